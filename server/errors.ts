@@ -1,0 +1,72 @@
+/**
+ * The one table of refusals: what a client, a log line and a metric are told, alike.
+ * Codes never change; callers branch on them. Sentences say what was wrong and what is wanted, and never a path.
+ */
+export const errorTable = {
+  // The request itself
+  'version-missing': [
+    412,
+    'Tus-Resumable is missing; this server speaks tus 1.0.0: send "Tus-Resumable: 1.0.0"',
+  ],
+  'version-unsupported': [412, 'this Tus-Resumable version is not supported; this server speaks tus 1.0.0'],
+  'method-unknown': [405, 'this method is not known here; use OPTIONS, POST, HEAD, PATCH, GET or DELETE'],
+  'content-type': [415, 'the body must have Content-Type: application/offset+octet-stream'],
+  'offset-invalid': [400, 'Upload-Offset must be a whole number from 0 to 9007199254740991'],
+  'length-invalid': [400, 'Upload-Length must be a whole number from 0 to 9007199254740991'],
+  'length-missing': [400, 'send either Upload-Length with the size in bytes, or Upload-Defer-Length: 1'],
+  'length-twice': [400, 'send Upload-Length or Upload-Defer-Length, not both'],
+  'defer-length-invalid': [400, 'Upload-Defer-Length can only be 1'],
+  'length-fixed': [400, 'the length of this upload is already fixed, to another value'],
+  'length-below-offset': [400, 'Upload-Length is less than what was already received'],
+  'metadata-invalid': [
+    400,
+    'Upload-Metadata must be comma-separated pairs of an ASCII key, unique and without spaces, and a base64 value',
+  ],
+  'header-unsupported': [400, 'this server does not support that header for this store'],
+  'id-invalid': [400, 'that upload id can not be used'],
+
+  // The upload
+  'not-found': [404, 'there is no such upload'],
+  gone: [410, 'this upload is gone; begin a new one'],
+  'offset-conflict': [409, 'Upload-Offset does not match; ask with HEAD and go on from there'],
+  exists: [409, 'an upload with this id exists already'],
+  'too-large': [413, 'this is more than the largest upload that is accepted here'],
+  'body-too-long': [413, 'the body is longer than what is left of the upload'],
+  'termination-disabled': [403, 'uploads can not be terminated here'],
+  'download-disabled': [403, 'downloads are switched off here'],
+  'finished-termination-disabled': [403, 'a finished upload can not be terminated here'],
+
+  // Passing conditions
+  displaced: [423, 'another request wants this upload; ask with HEAD and go on from there'],
+  locked: [423, 'this upload is in use by another request; try again'],
+  busy: [423, 'the state of this upload can not be told right now; try again'],
+  unavailable: [503, 'new data is not accepted right now; try again'],
+  full: [507, 'there is no room for more data; what came before is kept'],
+  'body-cut': [400, 'the body ended before all of it was here; what came is kept'],
+  'body-idle': [408, 'no data came for too long; what came is kept'],
+
+  internal: [500, 'something went wrong here; what was acknowledged is kept'],
+} as const satisfies Record<string, readonly [status: number, message: string]>
+
+export type ErrorCode = keyof typeof errorTable
+
+/** A refusal of one request. `offset` is the right `Upload-Offset`, where the client can use it. */
+export class Refusal extends Error {
+  readonly code: ErrorCode
+  readonly status: number
+  readonly offset: number | undefined
+  readonly retryAfterS: number | undefined
+
+  constructor(
+    code: ErrorCode,
+    more: { detail?: string; offset?: number; retryAfterS?: number; cause?: unknown } = {},
+  ) {
+    const [status, message] = errorTable[code]
+    super(more.detail ?? message, { cause: more.cause })
+    this.name = 'Refusal'
+    this.code = code
+    this.status = status
+    this.offset = more.offset
+    this.retryAfterS = more.retryAfterS
+  }
+}

@@ -1,0 +1,51 @@
+/**
+ * The values that every dialect speaks. A dialect parses a request into a `Command`, the engine answers with an
+ * `Outcome`, the dialect renders it. Neither side knows the other's headers or files.
+ */
+import type { UploadRecord } from '../../stores/contracts.ts'
+import type { Refusal } from '../errors.ts'
+
+export type Command =
+  | { readonly do: 'options' }
+  | CreateCommand
+  | AppendCommand
+  | { readonly do: 'offset'; readonly id: string }
+  | { readonly do: 'terminate'; readonly id: string }
+  | { readonly do: 'read'; readonly id: string }
+
+export interface CreateCommand {
+  readonly do: 'create'
+  /** Total bytes; undefined when the client will say later. */
+  readonly length: number | undefined
+  /** Metadata exactly as sent, already checked. */
+  readonly metadata: string | undefined
+  /** Whether the request carries the first bytes of the upload. */
+  readonly hasBody: boolean
+  /** Bytes of the body when its length is known. */
+  readonly contentLength: number | undefined
+}
+
+export interface AppendCommand {
+  readonly do: 'append'
+  readonly id: string
+  readonly offset: number
+  /** The total length, when the client says it only now. */
+  readonly length: number | undefined
+  readonly contentLength: number | undefined
+}
+
+/** What was done. `expiresAt` in milliseconds since the epoch; undefined when the upload does not expire. */
+export type Outcome =
+  | { readonly is: 'options' }
+  | { readonly is: 'created'; readonly record: UploadRecord; readonly expiresAt: number | undefined }
+  | { readonly is: 'appended'; readonly record: UploadRecord; readonly expiresAt: number | undefined }
+  | { readonly is: 'offset'; readonly record: UploadRecord; readonly expiresAt: number | undefined }
+  | { readonly is: 'terminated' }
+  | { readonly is: 'readable'; readonly record: UploadRecord }
+  | { readonly is: 'refused'; readonly refusal: Refusal }
+  /** The client is gone, or has to be cut off: there is nobody to answer. */
+  | {
+      readonly is: 'cut'
+      readonly record: UploadRecord | undefined
+      readonly why: 'client-gone' | 'idle' | 'lease-lost'
+    }

@@ -1,0 +1,213 @@
+/**
+ * What the engine asks of whatever keeps uploads: a byte store with its marks, a record store, a locker.
+ *
+ * The one idea: the **mark** beside the bytes is the truth. Records are a copy for lists and progress, and a lock
+ * keeps writers apart; either may be lost without losing an upload. Every sentence here has a test with the same
+ * wording in test/contracts/, which runs over every implementation.
+ */
+import type { Readable } from 'node:stream'
+
+/** What is fixed when an upload is created, and never changes afterwards. */
+export interface UploadHead {
+  readonly id: string
+  /** `Upload-Metadata` exactly as the client sent it; undefined when there was none. */
+  readonly metadata?: string
+  /** Milliseconds since the epoch. */
+  readonly createdAt: number
+  /** The protocol that created the upload; it decides how its URL answers. */
+  readonly dialect: 'tus'
+  /** `Upload-Concat` exactly as sent: `partial`, or `final;...`. */
+  readonly concat?: string
+  /** Who created the upload; undefined when nobody was asked. */
+  readonly owner?: string
+}
+
+/**
+ * - `open`: bytes may be appended
+ * - `finished`: sealed, all bytes are there and will never change
+ * - `failed`: sealed, never to be finished (a whole-upload digest did not match)
+ * - `terminated`: gone, only its tombstone is left until the files are removed
+ */
+export type UploadState = 'open' | 'finished' | 'failed' | 'terminated'
+
+/** What changes while an upload is being received. Written as one, or not at all. */
+export interface Mark {
+  readonly state: UploadState
+  /** Bytes that are kept; never goes back but by a logged rewind. */
+  readonly offset: number
+  /** Bytes that were synced to the disk; what is left after a power loss. */
+  readonly syncedOffset: number
+  /** Total bytes; undefined while the client has not said. */
+  readonly length?: number
+  /** Which copy of the bytes is the current one; grows by every take-over from a writer not known to be gone. */
+  readonly generation: number
+  /** Counts the writes of this mark. Of two copies of a mark the one with higher (generation, sequence) is newer. */
+  readonly sequence: number
+  /** When the mark was written, in milliseconds since the epoch; sliding expiry counts from here. */
+  readonly writtenAt: number
+}
+
+/** An upload as it is known at one moment: its head, its mark, and where its bytes are. */
+export interface UploadRecord {
+  readonly head: UploadHead
+  readonly mark: Mark
+  /** Where the bytes are, as @tus stores say it. Never shown to clients. */
+  readonly storage?: { readonly type: string; readonly path: string; readonly bucket?: string }
+}
+
+/**
+ * A failure of something that keeps uploads. Callers branch on `code`:
+ * - `exists`: an upload, or a file in its place, is already there
+ * - `bad-id`: the id can not name an upload in this store
+ * - `full`: no room (disk full, quota, file size limit)
+ * - `unavailable`: passing; the store or the coordinator cannot be reached now
+ * - `superseded`: another writer has taken the upload over; nothing that this one writes counts
+ * - `damaged`: what is stored contradicts itself
+ * - `io`: the system refused; see `cause`
+ */
+export class StoreError extends Error {
+  readonly code: StoreErrorCode
+  constructor(code: StoreErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options)
+    this.name = 'StoreError'
+    this.code = code
+  }
+}
+export type StoreErrorCode = 'exists' | 'bad-id' | 'full' | 'unavailable' | 'superseded' | 'damaged' | 'io'
+
+// ---------------------------------------------------------------------------------------------------------- bytes
+
+/**
+ * Keeps the bytes of uploads, and beside them the mark that says how many of them count.
+ *
+ * - `create` is exclusive: of two creations of one id exactly one succeeds, the other fails with `exists`.
+ * - A creation that failed or was cut off leaves nothing that `look` would find.
+ * - `look` needs no lock and answers undefined for an upload that never was, or is gone.
+ * - Once `remove` has begun, `look` never again shows the upload as open or finished.
+ */
+export interface ByteStore {
+  /** Extension names of the tus standard that this store can serve. */
+  readonly extensions: readonly string[]
+  start(): Promise<void>
+  close(): Promise<void>
+  /** Makes an empty upload and leaves it open for its creator to append to. Call under the lock. */
+  create(head: UploadHead, length: number | undefined): Promise<Appender>
+  look(id: string): Promise<UploadRecord | undefined>
+  /**
+   * Opens an unfinished upload for one writer. Call under the lock. Undefined when it is gone or sealed: `look` tells.
+   * What an earlier writer may still write late, after this returned, is never read, acknowledged or finished.
+   */
+  open(id: string): Promise<Appender | undefined>
+  /** Removes upload and bytes: the tombstone first, the mark last. Call under the lock. False when it was not there. */
+  remove(id: string): Promise<boolean>
+  /** The bytes [start, end) of an upload, as they were when this was called; also while it is removed meanwhile. */
+  read(record: UploadRecord, start: number, end: number): Promise<Readable>
+  /** Every upload that is there, in no order; for the walk that rebuilds lost indexes. */
+  walk(): AsyncIterable<UploadRecord>
+  /** Removes what creations and removals that were cut off left behind more than `olderThanMs` ago. Returns how many. */
+  sweepOrphans(olderThanMs: number): Promise<number>
+  /** Bytes that are free for new uploads; undefined when the store does not know. */
+  freeBytes(): Promise<number | undefined>
+}
+
+/**
+ * One writer's hold on an unfinished upload, from `create` or `open` until `close`.
+ *
+ * - `write` puts bytes at an explicit position; they do not count until `commit` says so.
+ * - `commit` moves the mark to bytes that were written, before it returns.
+ * - The mark reaches the length only by `finish`.
+ * - After another writer took over, `commit` and `finish` fail with `superseded`, and nothing was acknowledged.
+ * - `close` waits for the last write to return; only then may the lock be given up.
+ */
+export interface Appender {
+  readonly record: UploadRecord
+  /** Set when storage was found to hold less than the mark said, and the mark was set back. To be logged and counted. */
+  readonly rewound?: { readonly from: number; readonly to: number }
+  /** Writes all of `buffers`, in order, at `position`. Fails with `full` or `io`; then what was written is unknown. */
+  write(buffers: readonly Uint8Array[], position: number): Promise<void>
+  /** Moves the mark to `offset`, and fixes the length when one is given. */
+  commit(change: { offset: number; length?: number }): Promise<UploadRecord>
+  /** Seals the upload: the bytes [0, length) are made durable as configured, then the mark says finished. */
+  finish(length: number): Promise<UploadRecord>
+  /** Gives the hold up. A mark that was not committed stays where it was. */
+  close(): Promise<void>
+}
+
+// -------------------------------------------------------------------------------------------------------- records
+
+/**
+ * A current copy of every upload, so that any server can answer lists and progress, and find what expires.
+ *
+ * - `get` answers what the last `put` said, on every server.
+ * - `put` never replaces a newer copy: the higher (generation, sequence) stays.
+ * - `remove` takes the record and all its index entries; removing what is not there is no error.
+ * - `expiring` and `recent` are hints: they may name uploads that are gone, never only what is there. Check the mark.
+ * - It may come back empty or older than it was; nothing here decides about an upload.
+ * - When it cannot be reached every method fails with `unavailable` and nothing hangs.
+ */
+export interface RecordStore {
+  start(): Promise<void>
+  close(): Promise<void>
+  /** `expiresAt` in milliseconds since the epoch; undefined takes the upload out of the expiry index. */
+  put(record: UploadRecord, expiresAt?: number): Promise<void>
+  get(id: string): Promise<UploadRecord | undefined>
+  remove(id: string): Promise<void>
+  /** Ids that expire at or before `now`, soonest first. */
+  expiring(now: number, limit: number): Promise<string[]>
+  /** Newest creations first. */
+  recent(limit: number): Promise<UploadRecord[]>
+  /** Fails with `unavailable` when the store cannot be used now. */
+  check(): Promise<void>
+}
+
+// ---------------------------------------------------------------------------------------------------------- locks
+
+/**
+ * One writer per upload. A lock is a lease: it ends by itself when its holder cannot renew it.
+ *
+ * - At most one holder at any moment, over all servers that share the locker.
+ * - Whoever asks for a held lock makes the locker ask the holder to release it.
+ * - The newest waiter wins; older ones fail with `superseded`.
+ * - `fence` grows with every acquisition of one id.
+ * - A released lock goes to the waiter within milliseconds; nobody polls.
+ * - A lock of a process that is provably dead is free at once; of one that merely vanished, after one lease.
+ * - A wait ends with `timeout` after `timeoutMs`, and with `aborted` when `signal` aborts; neither leaves anything behind.
+ * - When the coordinator cannot be reached `acquire` fails with `unavailable` and nothing hangs.
+ */
+export interface Locker {
+  start(): Promise<void>
+  close(): Promise<void>
+  acquire(id: string, options: AcquireOptions): Promise<Lock>
+}
+
+export interface AcquireOptions {
+  readonly timeoutMs: number
+  readonly signal?: AbortSignal
+  /** Called at most once, when somebody else wants the upload. The holder stops soon, and releases. */
+  readonly onWanted?: () => void
+}
+
+export interface Lock {
+  readonly id: string
+  readonly fence: number
+  /** Whether another holder had to be asked to release first. */
+  readonly waited: boolean
+  /** Whether the lease still stands, by this machine's own clocks. A lease that is lost never comes back. */
+  isHeld(): boolean
+  /** Aborts when the lease is lost or in danger; the holder must stop writing and end its request. */
+  readonly lost: AbortSignal
+  /** Gives the lock up; safe to call twice. Never throws: a lock that cannot be given back ends with its lease. */
+  release(): Promise<void>
+  /** Where locker and records share a server: puts the record and gives the lock up in one round trip. Throws as `put`. */
+  commitAndRelease?(record: UploadRecord, expiresAt?: number): Promise<void>
+}
+
+export class LockError extends Error {
+  readonly code: LockErrorCode
+  constructor(code: LockErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options)
+    this.name = 'LockError'
+    this.code = code
+  }
+}
+export type LockErrorCode = 'timeout' | 'superseded' | 'aborted' | 'unavailable'
