@@ -96,8 +96,9 @@ export interface ByteStore {
   /**
    * Opens an unfinished upload for one writer. Call under the lock. Undefined when it is gone or sealed: `look` tells.
    * What an earlier writer may still write late, after this returned, is never read, acknowledged or finished.
+   * Fails with `superseded`, having written nothing, when `isHeld` says that the lock was lost meanwhile.
    */
-  open(id: string): Promise<Appender | undefined>
+  open(id: string, isHeld?: () => boolean): Promise<Appender | undefined>
   /** Removes upload and bytes: the tombstone first, the mark last. Call under the lock. False when it was not there. */
   remove(id: string): Promise<boolean>
   /** The bytes [start, end) of an upload, as they were when this was called; also while it is removed meanwhile. */
@@ -122,11 +123,11 @@ export interface ByteStore {
 export interface Appender {
   readonly record: UploadRecord
   /** Set when storage was found to hold less than the mark said, and the mark was set back. To be logged and counted. */
-  readonly rewound?: { readonly from: number; readonly to: number }
+  readonly rewound?: { readonly from: number; readonly to: number } | undefined
   /** Writes all of `buffers`, in order, at `position`. Fails with `full` or `io`; then what was written is unknown. */
   write(buffers: readonly Uint8Array[], position: number): Promise<void>
-  /** Moves the mark to `offset`, and fixes the length when one is given. */
-  commit(change: { offset: number; length?: number }): Promise<UploadRecord>
+  /** Moves the mark to `offset`, and fixes the length when one is given. After a `last` commit nothing more is written. */
+  commit(change: { offset: number; length?: number; last?: boolean }): Promise<UploadRecord>
   /** Seals the upload: the bytes [0, length) are made durable as configured, then the mark says finished. */
   finish(length: number): Promise<UploadRecord>
   /** Gives the hold up. A mark that was not committed stays where it was. */

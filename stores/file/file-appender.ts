@@ -1,0 +1,241 @@
+/**
+ * One writer's hold on the two files of an upload: bytes first, mark second, answer third. All writes of the mark pass
+ * through one queue, so that a sync in the background and a commit never mix.
+ */
+import type { FileHandle } from 'node:fs/promises'
+import { type Appender, StoreError, type UploadHead, type UploadRecord } from '../contracts.ts'
+import type { FileLayout } from './file-layout.ts'
+import { asStoreError, errnoOf, type FileSystem, syncFolder } from './file-system.ts'
+import type { Slot } from './mark-codec.ts'
+import type { MarkFile } from './mark-file.ts'
+
+/**
+ * When bytes reach the disk: `finish` before a finished upload is acknowledged, `checkpoint` before every mark,
+ * `none` when the system likes.
+ */
+export type Durability = 'finish' | 'checkpoint' | 'none'
+
+/** Unsynced bytes after which a running upload is synced in the background; what a power loss can cost. */
+const backgroundSyncBytes = 64 * 1024 * 1024
+
+export interface AppenderParts {
+  readonly fileSystem: FileSystem
+  readonly layout: FileLayout
+  readonly durability: Durability
+  /** Whether other processes write to the folder; then every commit looks for a successor. */
+  readonly isShared: boolean
+  readonly head: UploadHead
+  readonly slot: Slot
+  readonly mark: MarkFile
+  readonly data: FileHandle
+  readonly rewound?: { readonly from: number; readonly to: number }
+  readonly onClose: () => void
+}
+
+export class FileAppender implements Appender {
+  readonly #parts: AppenderParts
+  #slot: Slot
+  #queue: Promise<unknown> = Promise.resolve()
+  #writes = new Set<Promise<void>>()
+  #backgroundSync: Promise<void> | undefined
+  #failedSync: unknown
+  #isSuperseded = false
+  #closing: Promise<void> | undefined
+
+  constructor(parts: AppenderParts) {
+    this.#parts = parts
+    this.#slot = parts.slot
+  }
+
+  get record(): UploadRecord {
+    return recordOf(this.#parts.layout, this.#parts.head, this.#slot)
+  }
+
+  get rewound(): { readonly from: number; readonly to: number } | undefined {
+    return this.#parts.rewound
+  }
+
+  write(buffers: readonly Uint8Array[], position: number): Promise<void> {
+    const write = writeAll(this.#parts.data, buffers, position)
+      .catch((error: unknown) => {
+        throw asStoreError(error, 'write the bytes of an upload')
+      })
+      .finally(() => this.#writes.delete(write))
+    this.#writes.add(write)
+    return write
+  }
+
+  async commit(change: { offset: number; length?: number; last?: boolean }): Promise<UploadRecord> {
+    const { durability, mark } = this.#parts
+    await this.#failAfterFailedSync()
+    if (durability === 'checkpoint') await this.#syncOrRewind(() => this.#parts.data.datasync())
+    await this.#move({
+      offset: change.offset,
+      ...(change.length !== undefined && { length: change.length }),
+      ...(durability === 'checkpoint' && { syncedOffset: change.offset }),
+      isReleased: change.last === true,
+    })
+    if (durability === 'checkpoint') await this.#syncOrRewind(() => mark.sync())
+    else if (!change.last) this.#syncInBackground()
+    return this.record
+  }
+
+  async finish(length: number): Promise<UploadRecord> {
+    const { data, mark, durability } = this.#parts
+    await this.#backgroundSync
+    await this.#failAfterFailedSync()
+    const { size } = await data.stat()
+    if (size < length)
+      throw new StoreError(
+        'damaged',
+        `only ${size} of ${length} bytes are stored; the upload is not finished`,
+      )
+    if (size > length) await data.truncate(length)
+    if (durability !== 'none') {
+      await this.#syncOrRewind(() => data.datasync())
+      await this.#syncOrRewind(() => syncFolder(this.#parts.fileSystem, this.#folder))
+    }
+    const before = this.#slot
+    await this.#move({ state: 'finished', offset: length, syncedOffset: length, length, isReleased: true })
+    if (durability === 'none') return this.record
+    try {
+      await mark.sync()
+    } catch (error) {
+      await this.#move({ state: 'open', offset: before.offset, syncedOffset: before.syncedOffset })
+      throw new StoreError('io', 'the mark could not be synced; the upload is not finished', { cause: error })
+    }
+    return this.record
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    await Promise.allSettled([...this.#writes, this.#backgroundSync])
+    try {
+      // Says that the last write has returned; a successor may then go on in the same files.
+      if (!this.#slot.isReleased && !this.#isSuperseded) await this.#move({ isReleased: true })
+    } catch {
+      // The next writer finds the mark not released, and copies what is kept instead of trusting this one.
+    }
+    this.#parts.onClose()
+    await Promise.allSettled([this.#parts.data.close(), this.#parts.mark.close()])
+  }
+
+  get #folder(): string {
+    return this.#parts.layout.folder(this.#parts.head.id)
+  }
+
+  /** Writes the mark, then looks whether another writer took over: a holder must not acknowledge what it lost. */
+  #move(change: Partial<Slot>): Promise<void> {
+    const moved = this.#queue.then(async () => {
+      const next: Slot = {
+        ...this.#slot,
+        ...change,
+        sequence: this.#slot.sequence + 1,
+        writtenAt: Date.now(),
+      }
+      try {
+        await this.#parts.mark.write(next)
+      } catch (error) {
+        throw asStoreError(error, 'write the mark of an upload')
+      }
+      if (this.#parts.isShared && (await this.#hasSuccessor())) {
+        this.#isSuperseded = true
+        throw new StoreError('superseded', 'another writer has taken this upload over')
+      }
+      this.#slot = next
+    })
+    this.#queue = moved.catch(() => undefined)
+    return moved
+  }
+
+  async #hasSuccessor(): Promise<boolean> {
+    const { fileSystem, layout, head, mark } = this.#parts
+    if (!(await mark.isLinked())) return true
+    try {
+      await fileSystem.stat(layout.mark(head.id, this.#slot.generation + 1))
+      return true
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return false
+      throw asStoreError(error, 'look for another writer')
+    }
+  }
+
+  #syncInBackground(): void {
+    const { offset, syncedOffset } = this.#slot
+    if (this.#parts.durability === 'none' || this.#backgroundSync !== undefined) return
+    if (offset - syncedOffset < backgroundSyncBytes) return
+    this.#backgroundSync = this.#parts.data
+      .datasync()
+      .then(
+        () => this.#move({ syncedOffset: offset }),
+        (error: unknown) => {
+          this.#failedSync = error
+        },
+      )
+      .catch(() => undefined) // A mark that could not move will be tried again, and then tell its writer.
+      .finally(() => {
+        this.#backgroundSync = undefined
+      })
+  }
+
+  async #syncOrRewind(sync: () => Promise<void>): Promise<void> {
+    try {
+      await sync()
+    } catch (error) {
+      this.#failedSync = error
+      await this.#failAfterFailedSync()
+    }
+  }
+
+  /** After a failed sync the system may have dropped any byte: trust what was synced before, never sync again and hope. */
+  async #failAfterFailedSync(): Promise<void> {
+    if (this.#failedSync === undefined) return
+    const { syncedOffset } = this.#slot
+    await this.#move({ offset: syncedOffset })
+    throw new StoreError('io', `a sync failed; the upload goes on from byte ${syncedOffset}`, {
+      cause: this.#failedSync,
+    })
+  }
+}
+
+/** The record that a mark stands for. */
+export function recordOf(layout: FileLayout, head: UploadHead, slot: Slot): UploadRecord {
+  const { state, offset, syncedOffset, length, generation, sequence, writtenAt } = slot
+  return {
+    head,
+    mark: {
+      state,
+      offset,
+      syncedOffset,
+      ...(length !== undefined && { length }),
+      generation,
+      sequence,
+      writtenAt,
+    },
+    storage: { type: 'file', path: layout.data(head.id, generation) },
+  }
+}
+
+async function writeAll(data: FileHandle, buffers: readonly Uint8Array[], position: number): Promise<void> {
+  let rest = buffers
+  let at = position
+  while (rest.length > 0) {
+    const { bytesWritten } = await data.writev(rest as Uint8Array[], at)
+    at += bytesWritten
+    rest = dropBytes(rest, bytesWritten)
+  }
+}
+
+/** What is left of a list of buffers when its first `count` bytes are gone. */
+function dropBytes(buffers: readonly Uint8Array[], count: number): readonly Uint8Array[] {
+  let left = count
+  for (const [index, buffer] of buffers.entries()) {
+    if (left < buffer.byteLength) return [buffer.subarray(left), ...buffers.slice(index + 1)]
+    left -= buffer.byteLength
+  }
+  return []
+}

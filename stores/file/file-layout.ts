@@ -1,0 +1,73 @@
+/**
+ * Where the files of an upload lie. The bytes stand under the upload's own name; what belongs to Tidemark stands
+ * beside them under names that begin with a dot, which no id may do, so that no id can ever name another's file.
+ *
+ *     <id>              bytes of generation 0
+ *     .<id>.0.mark      mark of generation 0; it decides whether the upload exists
+ *     .<id>.1.data      bytes of generation 1, after a take-over from a writer not known to be gone
+ *     .<id>.1.mark
+ */
+import path from 'node:path'
+import { StoreError } from '../contracts.ts'
+
+const longestSegment = 200
+const longestId = 1024
+const markName = /^\.(.+)\.(\d{1,9})\.(mark|data)$/
+
+/** Ids that this server makes by itself: 128 random bits in hex. */
+export const ownId = /^[0-9a-f]{32}$/
+
+export class FileLayout {
+  readonly directory: string
+
+  constructor(directory: string) {
+    this.directory = path.resolve(directory)
+  }
+
+  /** Whether `id` can name an upload here: relative, no segment empty, hidden, too long or with control characters. */
+  static isValidId(id: string): boolean {
+    if (id.length === 0 || id.length > longestId || !id.isWellFormed()) return false
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is refused here
+    if (/[\u0000-\u001f\u007f\\]/.test(id)) return false
+    return id
+      .split('/')
+      .every(
+        (segment) =>
+          segment.length > 0 && !segment.startsWith('.') && Buffer.byteLength(segment) <= longestSegment,
+      )
+  }
+
+  data(id: string, generation: number): string {
+    return generation === 0 ? this.#inside(id) : this.#hidden(id, `${generation}.data`)
+  }
+
+  mark(id: string, generation: number): string {
+    return this.#hidden(id, `${generation}.mark`)
+  }
+
+  folder(id: string): string {
+    return path.dirname(this.#inside(id))
+  }
+
+  /** What a directory entry is: the bytes or the mark of an upload's generation, or undefined for anything else. */
+  static parse(
+    folder: string,
+    name: string,
+  ): { id: string; generation: number; kind: 'mark' | 'data' } | undefined {
+    const match = markName.exec(name)
+    if (!match) return undefined
+    const [, base, generation, kind] = match as unknown as [string, string, string, 'mark' | 'data']
+    const id = folder === '' ? base : `${folder}/${base}`
+    return FileLayout.isValidId(id) ? { id, generation: Number(generation), kind } : undefined
+  }
+
+  #hidden(id: string, suffix: string): string {
+    const file = this.#inside(id)
+    return path.join(path.dirname(file), `.${path.basename(file)}.${suffix}`)
+  }
+
+  #inside(id: string): string {
+    if (!FileLayout.isValidId(id)) throw new StoreError('bad-id', 'this id can not name a file')
+    return path.join(this.directory, id)
+  }
+}

@@ -1,0 +1,51 @@
+/**
+ * The file operations that the file store uses, and no others. Tests hand in a recording one, to play every loss and
+ * reordering that a power failure allows.
+ */
+import fs from 'node:fs/promises'
+import { StoreError } from '../contracts.ts'
+
+export type FileSystem = Pick<
+  typeof fs,
+  'copyFile' | 'mkdir' | 'open' | 'opendir' | 'stat' | 'statfs' | 'unlink'
+>
+
+export const nodeFileSystem: FileSystem = fs
+
+export function errnoOf(error: unknown): string | undefined {
+  return error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined
+}
+
+/** The store's own error for what the system said; `what` completes "could not ...". */
+export function asStoreError(error: unknown, what: string): StoreError {
+  if (error instanceof StoreError) return error
+  const errno = errnoOf(error)
+  if (errno === 'ENOSPC' || errno === 'EDQUOT' || errno === 'EFBIG')
+    return new StoreError('full', `no room left: could not ${what}`, { cause: error })
+  if (errno === 'ENAMETOOLONG' || errno === 'ENOTDIR' || errno === 'EISDIR')
+    return new StoreError('bad-id', `the id does not fit the file system: could not ${what}`, {
+      cause: error,
+    })
+  return new StoreError('io', `could not ${what}`, { cause: error })
+}
+
+/** Makes the names in a folder survive a power loss. */
+export async function syncFolder(fileSystem: FileSystem, folder: string): Promise<void> {
+  const handle = await fileSystem.open(folder, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+/** Removes a file; false when it was not there. */
+export async function removeFile(fileSystem: FileSystem, file: string): Promise<boolean> {
+  try {
+    await fileSystem.unlink(file)
+    return true
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return false
+    throw error
+  }
+}

@@ -1,0 +1,27 @@
+/**
+ * Who wrote a mark. A successor goes on in the same file only when the writer let go, or can be proved to be gone;
+ * nobody can take an open file away from a process that merely does not answer.
+ */
+import { randomBytes } from 'node:crypto'
+import { decodeIdentity, encodeIdentity, isProvablyDead, ownIdentity } from '../process-identity.ts'
+
+/** The name of one store in this process; two stores of one process are two writers. */
+export function newWriter(): string {
+  return `${encodeIdentity(ownIdentity())}#${randomBytes(6).toString('hex')}`
+}
+
+/** Whether the process that `writer` names can certainly not write any more. */
+export function isWriterGone(writer: string): boolean {
+  const identity = decodeIdentity(processOf(writer))
+  return identity !== undefined && isProvablyDead(identity)
+}
+
+/** Whether the machine was started again since `writer` wrote; then what it did not sync may be lost. */
+export function isOfEarlierBoot(writer: string): boolean {
+  const identity = decodeIdentity(processOf(writer))
+  return identity !== undefined && identity.bootId !== ownIdentity().bootId
+}
+
+function processOf(writer: string): string {
+  return writer.slice(0, writer.lastIndexOf('#'))
+}
