@@ -19,6 +19,8 @@ export interface CreateCommand {
   readonly length: number | undefined
   /** Metadata exactly as sent, already checked. */
   readonly metadata: string | undefined
+  /** Whether the request speaks of bytes: it has a body for the upload, or could have had one. */
+  readonly isBytes: boolean
   /** Whether the request carries the first bytes of the upload. */
   readonly hasBody: boolean
   /** Bytes of the body when its length is known. */

@@ -1,0 +1,150 @@
+/**
+ * One request and its answer, the same for Node's own objects and for web ones. What most requests do not need (a web
+ * Request for hooks, an AbortSignal) is made when somebody asks for it.
+ */
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { Readable } from 'node:stream'
+import type { ReadableStream } from 'node:stream/web'
+import type { ServerRequest } from 'srvx'
+import { NodeRequest } from 'srvx/node'
+import type { Answer, RequestHeaders } from '../protocol/tus.ts'
+import { factsOf, type RequestFacts } from './request-facts.ts'
+
+export interface Exchange {
+  readonly method: string
+  readonly url: string
+  readonly headers: RequestHeaders
+  readonly isEncrypted: boolean
+  /** The address that the connection comes from; undefined where nobody knows. */
+  readonly peerAddress: string | undefined
+  /** Where the request log looks. */
+  readonly facts: Partial<RequestFacts>
+  /** The body; asking for it tells a client that waits (`Expect: 100-continue`) to go on. */
+  body(): Readable
+  /** Aborts when the client is gone. */
+  readonly signal: AbortSignal
+  /** What hooks written for @tus/server are given. */
+  readonly request: ServerRequest
+}
+
+/** What goes back: an answer, whose body may be a stream, or nothing at all and the connection is cut. */
+export type Reply =
+  | { readonly is: 'cut' }
+  | (Omit<Answer, 'body'> & { readonly is: 'answer'; readonly body?: string | Readable })
+
+export class NodeExchange implements Exchange {
+  readonly facts: RequestFacts
+  readonly #req: IncomingMessage
+  readonly #res: ServerResponse
+  #request: ServerRequest | undefined
+  #gone: AbortController | undefined
+
+  constructor(req: IncomingMessage, res: ServerResponse) {
+    this.#req = req
+    this.#res = res
+    this.facts = factsOf(req)
+  }
+
+  get method(): string {
+    return this.#req.method ?? 'GET'
+  }
+
+  /** The URL before a router cut its mount path off. */
+  get url(): string {
+    const { originalUrl, url = '/' } = this.#req as IncomingMessage & { originalUrl?: string }
+    return originalUrl ?? url
+  }
+
+  get headers(): RequestHeaders {
+    return this.#req.headers
+  }
+
+  get isEncrypted(): boolean {
+    return 'encrypted' in this.#req.socket
+  }
+
+  get peerAddress(): string | undefined {
+    return this.#req.socket.remoteAddress
+  }
+
+  body(): Readable {
+    if (this.facts.expectsContinue) {
+      this.facts.expectsContinue = false
+      this.#res.writeContinue()
+    }
+    return this.#req
+  }
+
+  get signal(): AbortSignal {
+    if (this.#gone === undefined) {
+      const gone = new AbortController()
+      this.#gone = gone
+      this.#res.once('close', () => {
+        if (!this.#res.writableFinished) gone.abort()
+      })
+      if (this.#res.destroyed) gone.abort()
+    }
+    return this.#gone.signal
+  }
+
+  get request(): ServerRequest {
+    if (this.#request === undefined) {
+      this.#request = new NodeRequest({ req: this.#req, res: this.#res })
+      // Hooks written for @tus/server reach Node's own objects here.
+      Object.assign(this.#request, { node: { req: this.#req, res: this.#res } })
+    }
+    return this.#request
+  }
+}
+
+export class WebExchange implements Exchange {
+  readonly facts: Partial<RequestFacts> = {}
+  readonly request: ServerRequest
+  #headers: RequestHeaders | undefined
+
+  constructor(request: Request) {
+    this.request = request as ServerRequest
+  }
+
+  get method(): string {
+    return this.request.method
+  }
+
+  get url(): string {
+    return this.request.url
+  }
+
+  get headers(): RequestHeaders {
+    this.#headers ??= Object.fromEntries(this.request.headers)
+    return this.#headers
+  }
+
+  get isEncrypted(): boolean {
+    return this.request.url.startsWith('https:')
+  }
+
+  get peerAddress(): string | undefined {
+    return this.request.ip
+  }
+
+  body(): Readable {
+    const { body } = this.request
+    return body ? Readable.fromWeb(body as ReadableStream) : Readable.from([])
+  }
+
+  get signal(): AbortSignal {
+    return this.request.signal
+  }
+}
+
+/** The web form of a reply. What can not be answered at all becomes a network error for the caller. */
+export function toWebResponse(reply: Reply): Response {
+  if (reply.is === 'cut') return Response.error()
+  const { status, headers, body } = reply
+  const isEmpty = status === 204 || status === 304 || body === undefined
+  const content = typeof body === 'string' ? body : body && (Readable.toWeb(body) as ReadableStream)
+  return new Response(isEmpty ? null : (content as ConstructorParameters<typeof Response>[0]), {
+    status,
+    headers,
+  })
+}

@@ -1,0 +1,68 @@
+/**
+ * Writes an answer so that the client can read it, also while it is still sending. Closing a connection with unread
+ * bytes in it makes the system reset it, and the client loses the answer that was already on its way.
+ */
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { pipeline } from 'node:stream/promises'
+import type { Reply } from './exchange.ts'
+import type { RequestFacts } from './request-facts.ts'
+
+const lingerSilenceMs = 5_000
+const lingerMs = 30_000
+
+export async function sendReply(
+  req: IncomingMessage,
+  res: ServerResponse,
+  reply: Reply,
+  facts: RequestFacts,
+): Promise<void> {
+  if (res.destroyed || res.headersSent) return
+  if (reply.is === 'cut') {
+    res.destroy()
+    return
+  }
+  const { status, headers, body } = reply
+  if (body !== undefined && typeof body !== 'string') {
+    res.writeHead(status, headers)
+    // A reader that leaves ends the stream; there is nobody left to be told.
+    await pipeline(body, res).catch(() => undefined)
+    return
+  }
+  const isUnread = !req.complete
+  const text = status === 204 || status === 304 || req.method === 'HEAD' ? undefined : (body ?? '')
+  res.writeHead(status, {
+    ...headers,
+    ...(text !== undefined && { 'Content-Length': Buffer.byteLength(text) }),
+    ...(isUnread && { Connection: 'close' }),
+  })
+  if (!isUnread || facts.expectsContinue) {
+    res.end(text)
+    return
+  }
+  res.flushHeaders()
+  if (text) res.write(text)
+  await discardBody(req)
+  res.end()
+}
+
+/** Reads and forgets until the body ends, the client falls silent, or it has taken long enough. */
+function discardBody(req: IncomingMessage): Promise<void> {
+  return new Promise((resolve) => {
+    let silence = setTimeout(finish, lingerSilenceMs)
+    const limit = setTimeout(finish, lingerMs)
+    function finish(): void {
+      clearTimeout(silence)
+      clearTimeout(limit)
+      req.off('data', onData).off('end', finish).off('close', finish).off('error', finish)
+      req.on('error', () => undefined)
+      resolve()
+    }
+    function onData(): void {
+      silence.refresh()
+    }
+    req.on('data', onData).on('end', finish).on('close', finish).on('error', finish)
+    if (req.destroyed) finish()
+    else req.resume()
+    silence = silence.refresh()
+  })
+}

@@ -1,0 +1,260 @@
+/**
+ * `Server` of @tus/server with another heart: the same options, hooks, events and store contracts, but requests go
+ * through Tidemark's own dialect and engine. What it promises stands in docs/reliability.md.
+ */
+import http, { type IncomingMessage, type ServerResponse } from 'node:http'
+import { Server, type ServerOptions } from '@tus/server'
+import type { DataStore } from '@tus/utils'
+import type { ByteStore, Locker, RecordStore } from '../../stores/contracts.ts'
+import { LocalLocker } from '../../stores/local/local-locker.ts'
+import { Refusal } from '../errors.ts'
+import { corsHeaders } from '../protocol/cors.ts'
+import type { Command, Outcome } from '../protocol/messages.ts'
+import { type Abilities, type Answer, methodOf, parseTus, renderTus, type Target } from '../protocol/tus.ts'
+import { originOf, targetOf } from '../protocol/upload-url.ts'
+import { type EngineSettings, UploadEngine } from '../uploads/engine.ts'
+import type { EngineEvent } from '../uploads/hold.ts'
+import { download } from './download.ts'
+import { type Exchange, NodeExchange, type Reply, toWebResponse, WebExchange } from './exchange.ts'
+import { sendReply } from './send-reply.ts'
+import { HookedRequest, hookRefusal } from './tus-hooks.ts'
+
+export interface TidemarkServerOptions extends Omit<ServerOptions, 'locker' | 'lockDrainTimeout'> {
+  /** A Tidemark store. */
+  readonly datastore: DataStore & { readonly byteStore: ByteStore }
+  /** Default: a locker for this process alone. */
+  readonly locker?: Locker
+  /** Where lists and progress are kept; without one there are none. */
+  readonly records?: RecordStore
+  /** How long unfinished uploads live. Default: for ever. */
+  readonly expiry?: EngineSettings['expiry']
+  /** A body without a byte for this long is cut off. Default 60,000. */
+  readonly networkTimeoutMs?: number
+  /** A body with less than this on average, over `networkTimeoutMs` and more, is cut off. Default 0: never. */
+  readonly leastBytesPerSecond?: number
+  /** How long a request waits for its upload. Default 20,000. */
+  readonly acquireLockTimeoutMs?: number
+  readonly disableTermination?: boolean
+  readonly disableDownload?: boolean
+  /** Whose `X-Forwarded-*` count, when `respectForwardedHeaders` is set. Default: everybody's. */
+  readonly trustsProxy?: (address: string) => boolean
+  /** Told of what an operator should know. */
+  readonly report?: (event: ServerEvent) => void
+}
+
+export type ServerEvent =
+  | EngineEvent
+  | { readonly is: 'request-failed'; readonly error: unknown }
+  | { readonly is: 'listener-failed'; readonly event: string; readonly error: unknown }
+
+export class TidemarkServer extends Server {
+  readonly engine: UploadEngine
+  readonly #options: TidemarkServerOptions
+  readonly #abilities: Abilities
+  #started: Promise<void> | undefined
+
+  constructor(options: TidemarkServerOptions) {
+    const { locker = new LocalLocker(), ...rest } = options
+    super(rest)
+    this.#options = options
+    this.engine = new UploadEngine({
+      bytes: options.datastore.byteStore,
+      records: options.records,
+      locker,
+      report: (event) => options.report?.(event),
+      settings: {
+        expiry: options.expiry ?? { afterMs: 0, mode: 'sliding' },
+        idleMs: options.networkTimeoutMs ?? 60_000,
+        leastBytesPerSecond: options.leastBytesPerSecond ?? 0,
+        acquireLockTimeoutMs: options.acquireLockTimeoutMs ?? 20_000,
+      },
+    })
+    this.#abilities = abilitiesOf(options)
+  }
+
+  /** Opens store, records and locker. The first request does it when nobody did before. */
+  start(): Promise<void> {
+    this.#started ??= this.engine.start()
+    return this.#started
+  }
+
+  /** Ends running bodies at their last byte, answers them, and takes no new data. */
+  drain(): Promise<void> {
+    return this.engine.drain()
+  }
+
+  /** Drains, then closes what `start` opened. */
+  async close(): Promise<void> {
+    if (this.#started === undefined) return
+    await this.#started.catch(() => undefined)
+    await this.engine.close()
+  }
+
+  override async handle(req: IncomingMessage, res: ServerResponse): Promise<void> {
+    const exchange = new NodeExchange(req, res)
+    await sendReply(req, res, await this.#reply(exchange), exchange.facts)
+  }
+
+  override async handleWeb(request: Request): Promise<Response> {
+    return toWebResponse(await this.#reply(new WebExchange(request)))
+  }
+
+  /** A server of its own, for those who have none. */
+  // biome-ignore lint/suspicious/noExplicitAny: the arguments are those of net.Server.listen, as in the base class
+  override listen(...args: any[]): http.Server {
+    const onRequest = (req: IncomingMessage, res: ServerResponse) => void this.handle(req, res)
+    const server = http.createServer({ requestTimeout: 0 }, onRequest)
+    server.on('checkContinue', (req: IncomingMessage, res: ServerResponse) => {
+      new NodeExchange(req, res).facts.expectsContinue = true
+      onRequest(req, res)
+    })
+    return server.listen(...args)
+  }
+
+  async #reply(exchange: Exchange): Promise<Reply> {
+    const method = methodOf(exchange.method, exchange.headers)
+    const reply = await this.#answer(exchange, method)
+    if (reply.is === 'cut') return reply
+    const cors = corsHeaders(exchange.headers, this.#options, method === 'OPTIONS')
+    return { ...reply, headers: { 'Tus-Resumable': '1.0.0', ...reply.headers, ...cors } }
+  }
+
+  async #answer(exchange: Exchange, method: string): Promise<Reply> {
+    try {
+      await this.start()
+      const target = this.#targetOf(exchange)
+      if (target.is === 'upload') exchange.facts.uploadId = target.id
+      const command = parseTus(method, target, exchange.headers)
+      return await this.#run(command, exchange)
+    } catch (error) {
+      return { is: 'answer', ...(await this.#answerError(error, exchange)) }
+    }
+  }
+
+  async #run(command: Command, exchange: Exchange): Promise<Reply> {
+    const urlOf = (id: string) => this.#locationOf(id, exchange)
+    const request = new HookedRequest(exchange, this.#options, this.#events, urlOf)
+    if ('id' in command) await request.incoming(command.id)
+    const outcome = await this.#perform(command, request)
+    if (outcome.is === 'cut') {
+      exchange.facts.code = outcome.why
+      if (outcome.record) exchange.facts.offset = outcome.record.mark.offset
+      return { is: 'cut' }
+    }
+    if (outcome.is === 'readable') return download(this.engine.bytes, outcome.record, exchange.headers)
+    if (outcome.is === 'refused') throw outcome.refusal
+    const isCreation = outcome.is === 'created'
+    const answer = renderTus(outcome, this.#abilities, {
+      location: isCreation ? urlOf(outcome.record.head.id) : '',
+      withOffset: command.do === 'create' && command.isBytes,
+    })
+    return { is: 'answer', ...this.#conclude(command, outcome, answer, request, exchange) }
+  }
+
+  #perform(command: Command, request: HookedRequest): Promise<Outcome> | Outcome {
+    switch (command.do) {
+      case 'options':
+        return { is: 'options' }
+      case 'create':
+        return this.engine.create(command, request)
+      case 'append':
+        return this.engine.append(command, request)
+      case 'offset':
+        return this.engine.offset(command.id, request)
+      case 'terminate':
+        if (this.#options.disableTermination)
+          return { is: 'refused', refusal: new Refusal('termination-disabled') }
+        return this.engine.terminate(command.id, request)
+      case 'read':
+        if (this.#options.disableDownload) return { is: 'refused', refusal: new Refusal('download-disabled') }
+        return this.engine.read(command.id)
+    }
+  }
+
+  /** Tells the events that have become true, and lets the finish hook change the answer. */
+  #conclude(
+    command: Command,
+    outcome: Exclude<Outcome, { is: 'cut' | 'readable' | 'refused' }>,
+    answer: Answer,
+    request: HookedRequest,
+    { facts }: Exchange,
+  ): Answer {
+    if (outcome.is === 'terminated') request.terminated((command as { id: string }).id, answer)
+    if (!('record' in outcome)) return answer
+    const { mark } = outcome.record
+    facts.offset = mark.offset
+    if (command.do !== 'create' && command.do !== 'append') return answer
+    facts.bytesReceived = mark.offset - (command.do === 'append' ? command.offset : 0)
+    if (!request.hasFinished) return answer
+    const changed = request.withFinishHook(answer)
+    request.finished(outcome.record, changed)
+    return changed
+  }
+
+  async #answerError(error: unknown, exchange: Exchange): Promise<Answer> {
+    const fromHook = hookRefusal(error)
+    const refusal = error instanceof Refusal ? error : new Refusal('internal', { cause: error })
+    exchange.facts.code = fromHook ? 'refused-by-hook' : refusal.code
+    if (refusal.code === 'internal' && !fromHook) {
+      exchange.facts.error = error
+      this.#options.report?.({ is: 'request-failed', error })
+    }
+    const answer = renderTus({ is: 'refused', refusal }, this.#abilities)
+    if (fromHook) Object.assign(answer, fromHook)
+    const mapped = await this.#options.onResponseError?.(exchange.request, {
+      status_code: answer.status,
+      body: answer.body ?? '',
+    })
+    return mapped ? { ...answer, status: mapped.status_code, body: mapped.body } : answer
+  }
+
+  #targetOf(exchange: Exchange): Target {
+    const target = targetOf(exchange.url, this.#options.path)
+    const { getFileIdFromRequest } = this.#options
+    if (!getFileIdFromRequest || target.is === 'collection') return target
+    const id = getFileIdFromRequest(exchange.request, target.is === 'upload' ? target.id : undefined)
+    return id === undefined ? { is: 'nothing' } : { is: 'upload', id }
+  }
+
+  #locationOf(id: string, exchange: Exchange): string {
+    const {
+      path: mountPath,
+      generateUrl,
+      relativeLocation,
+      respectForwardedHeaders,
+      trustsProxy,
+    } = this.#options
+    const base = mountPath === '/' ? '' : mountPath.replace(/\/+$/, '')
+    const peer = exchange.peerAddress
+    const origin = originOf(exchange.headers, {
+      isEncrypted: exchange.isEncrypted,
+      trustsForwarded:
+        respectForwardedHeaders === true &&
+        (trustsProxy === undefined || (peer !== undefined && trustsProxy(peer))),
+    })
+    if (generateUrl) return generateUrl(exchange.request, { ...origin, path: base, id })
+    const path = `${base}/${encodeURIComponent(id)}`
+    return relativeLocation ? path : `${origin.proto}://${origin.host}${path}`
+  }
+
+  readonly #events = {
+    isHeard: (event: string) => this.listenerCount(event) > 0,
+    // A listener that throws must not turn a stored upload into an error.
+    tell: (event: string, ...args: unknown[]) => {
+      try {
+        super.emit(event, ...(args as [never]))
+      } catch (error) {
+        this.#options.report?.({ is: 'listener-failed', event, error })
+      }
+    },
+  }
+}
+
+/** What is announced: what the store can do, less what is switched off. */
+function abilitiesOf({ datastore, disableTermination, maxSize }: TidemarkServerOptions): Abilities {
+  const { extensions } = datastore.byteStore
+  return {
+    extensions: disableTermination ? extensions.filter((name) => name !== 'termination') : extensions,
+    maxBytes: typeof maxSize === 'number' && maxSize > 0 ? maxSize : undefined,
+  }
+}

@@ -1,0 +1,156 @@
+/**
+ * The hooks and events of @tus/server, called at the moments and with the values that its documentation names.
+ * A web Request is made only when a hook is there to look at it.
+ */
+import { randomBytes } from 'node:crypto'
+import type { ServerOptions } from '@tus/server'
+import { EVENTS } from '@tus/utils'
+import type { UploadHead, UploadRecord } from '../../stores/contracts.ts'
+import { uploadOf } from '../../stores/file/file-store.ts'
+import { formatMetadata, parseMetadata } from '../protocol/metadata.ts'
+import type { Answer } from '../protocol/tus.ts'
+import type { UploadRequest } from '../uploads/engine.ts'
+import type { Exchange } from './exchange.ts'
+
+export type HookOptions = Partial<
+  Pick<
+    ServerOptions,
+    | 'namingFunction'
+    | 'onIncomingRequest'
+    | 'onUploadCreate'
+    | 'onUploadFinish'
+    | 'maxSize'
+    | 'disableTerminationForFinishedUploads'
+  >
+>
+
+/** How events leave: `tell` must not throw into the request. */
+export interface Events {
+  isHeard(event: string): boolean
+  tell(event: string, ...args: unknown[]): void
+}
+
+/** One request, seen by the engine; keeps what a finish hook wants changed in the answer. */
+export class HookedRequest implements UploadRequest {
+  readonly #exchange: Exchange
+  readonly #options: HookOptions
+  readonly #events: Events
+  readonly #urlOf: (id: string) => string
+  #finishAnswer: Awaited<ReturnType<NonNullable<ServerOptions['onUploadFinish']>>> | undefined
+  #lastReceivedAt = Date.now()
+
+  constructor(exchange: Exchange, options: HookOptions, events: Events, urlOf: (id: string) => string) {
+    this.#exchange = exchange
+    this.#options = options
+    this.#events = events
+    this.#urlOf = urlOf
+  }
+
+  body() {
+    return this.#exchange.body()
+  }
+
+  get signal(): AbortSignal {
+    return this.#exchange.signal
+  }
+
+  get mayTerminateFinished(): boolean {
+    return this.#options.disableTerminationForFinishedUploads !== true
+  }
+
+  async nameUpload(metadata: string | undefined): Promise<string> {
+    const { namingFunction } = this.#options
+    const id = namingFunction
+      ? await namingFunction(
+          this.#exchange.request,
+          metadata === undefined ? undefined : parseMetadata(metadata),
+        )
+      : randomBytes(16).toString('hex')
+    this.#exchange.facts.uploadId = id
+    return id
+  }
+
+  async maxBytes(id: string | null): Promise<number> {
+    const { maxSize = 0 } = this.#options
+    const bytes = typeof maxSize === 'function' ? await maxSize(this.#exchange.request, id) : maxSize
+    return bytes > 0 ? bytes : Number.POSITIVE_INFINITY
+  }
+
+  async incoming(id: string): Promise<void> {
+    await this.#options.onIncomingRequest?.(this.#exchange.request, id)
+  }
+
+  async beforeCreate(head: UploadHead, length: number | undefined): Promise<string | undefined> {
+    await this.incoming(head.id)
+    const { onUploadCreate } = this.#options
+    if (!onUploadCreate) return head.metadata
+    const draft = {
+      offset: 0,
+      syncedOffset: 0,
+      state: 'open',
+      generation: 0,
+      sequence: 0,
+      writtenAt: 0,
+    } as const
+    const upload = uploadOf({ head, mark: length === undefined ? draft : { ...draft, length } })
+    const patch = await onUploadCreate(this.#exchange.request, upload)
+    return patch?.metadata ? formatMetadata(patch.metadata) : head.metadata
+  }
+
+  /** Whether the upload was finished by this request. */
+  hasFinished = false
+
+  async beforeFinish(record: UploadRecord): Promise<void> {
+    this.hasFinished = true
+    const { onUploadFinish } = this.#options
+    if (onUploadFinish) this.#finishAnswer = await onUploadFinish(this.#exchange.request, uploadOf(record))
+  }
+
+  created(record: UploadRecord): void {
+    this.#tell(EVENTS.POST_CREATE, () => [uploadOf(record), this.#urlOf(record.head.id)])
+  }
+
+  received(record: UploadRecord, everyMs = 1000): void {
+    const now = Date.now()
+    if (now - this.#lastReceivedAt < everyMs) return
+    this.#lastReceivedAt = now
+    this.#tell(EVENTS.POST_RECEIVE, () => [uploadOf(record)])
+  }
+
+  finished(record: UploadRecord, answer: Answer): void {
+    this.#tell(EVENTS.POST_FINISH, () => [asResponse(answer), uploadOf(record)])
+  }
+
+  terminated(id: string, answer: Answer): void {
+    this.#tell(EVENTS.POST_TERMINATE, () => [asResponse(answer), id])
+  }
+
+  /** The answer, changed as the finish hook asked. */
+  withFinishHook(answer: Answer): Answer {
+    const wanted = this.#finishAnswer
+    if (!wanted) return answer
+    const added = Object.entries(wanted.headers ?? {}).map(([name, value]) => [name, String(value)])
+    return {
+      status: wanted.status_code ?? answer.status,
+      headers: { ...answer.headers, ...Object.fromEntries(added) },
+      ...((wanted.body ?? answer.body) !== undefined && { body: wanted.body ?? answer.body! }),
+    }
+  }
+
+  #tell(event: string, args: () => unknown[]): void {
+    if (this.#events.isHeard(event)) this.#events.tell(event, this.#exchange.request, ...args())
+  }
+}
+
+function asResponse({ status, headers, body }: Answer): Response {
+  return new Response(status === 204 ? null : (body ?? null), { status, headers })
+}
+
+/** What hooks throw to refuse a request, in the manner of @tus/server. */
+export function hookRefusal(error: unknown): { status: number; body: string } | undefined {
+  if (typeof error !== 'object' || error === null || !('status_code' in error)) return undefined
+  const { status_code: status, body } = error as { status_code: unknown; body?: unknown }
+  if (typeof status !== 'number' || !Number.isInteger(status) || status < 400 || status > 599)
+    return undefined
+  return { status, body: typeof body === 'string' ? body : '' }
+}

@@ -1,0 +1,27 @@
+/** `Upload-Metadata`: read to be checked and used, but always kept and given back exactly as it was sent (tus 1.0.0, Creation). */
+
+/** Values by key, decoded as UTF-8; null for a key that came without a value. Has no prototype: any word is an ordinary key. */
+export type Metadata = Readonly<Record<string, string | null>>
+
+const keyPattern = /^[\x21-\x2b\x2d-\x7e]+$/ // printable ASCII without space and comma
+const base64Pattern = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/
+
+/** The metadata in a header, or undefined when the header is malformed: empty or repeated key, non-ASCII key, bad base64. */
+export function parseMetadata(header: string): Metadata | undefined {
+  const metadata: Record<string, string | null> = Object.create(null)
+  if (header.trim() === '') return metadata
+  for (const pair of header.split(',')) {
+    const [key = '', value, ...more] = pair.trim().split(' ')
+    if (more.length > 0 || !keyPattern.test(key) || key in metadata) return undefined
+    if (value !== undefined && !base64Pattern.test(value)) return undefined
+    metadata[key] = value === undefined ? null : Buffer.from(value, 'base64').toString('utf8')
+  }
+  return metadata
+}
+
+/** The header for metadata that this server made or changed itself. */
+export function formatMetadata(metadata: Readonly<Record<string, string | null>>): string {
+  return Object.entries(metadata)
+    .map(([key, value]) => (value === null ? key : `${key} ${Buffer.from(value).toString('base64')}`))
+    .join(',')
+}

@@ -1,0 +1,203 @@
+/**
+ * The tus dialect, protocol 1.0.0: requests to commands, outcomes to answers. Pure; every rule cites its clause.
+ * https://tus.io/protocols/resumable-upload
+ */
+import { Refusal } from '../errors.ts'
+import type { AppendCommand, Command, CreateCommand, Outcome } from './messages.ts'
+import { parseMetadata } from './metadata.ts'
+
+export const tusVersion = '1.0.0'
+const bodyType = 'application/offset+octet-stream'
+const methods = 'OPTIONS, POST, HEAD, PATCH, GET, DELETE'
+
+/** Header names in lower case, as Node gives them. */
+export type RequestHeaders = Readonly<Record<string, string | string[] | undefined>>
+
+/** Where a request points: the creation URL, an upload, or nowhere. */
+export type Target = { is: 'collection' } | { is: 'upload'; id: string } | { is: 'nothing' }
+
+export interface Answer {
+  readonly status: number
+  readonly headers: Record<string, string>
+  readonly body?: string
+}
+
+export interface Abilities {
+  /** What the mounted store can do; nothing else is announced. */
+  readonly extensions: readonly string[]
+  /** Largest upload in bytes; undefined without a limit. */
+  readonly maxBytes: number | undefined
+}
+
+/** The method that counts: `X-HTTP-Method-Override` wins over the request's own (Core, X-HTTP-Method-Override). */
+export function methodOf(method: string, headers: RequestHeaders): string {
+  const override = one(headers, 'x-http-method-override')
+  return override ? override.toUpperCase() : method
+}
+
+/** Reads a request, or throws the Refusal that answers it. */
+export function parseTus(method: string, target: Target, headers: RequestHeaders): Command {
+  if (method === 'OPTIONS') return { do: 'options' }
+  checkVersion(method, headers)
+  switch (method) {
+    case 'POST':
+      if (target.is !== 'collection') throw new Refusal('not-found')
+      return parseCreate(headers)
+    case 'HEAD':
+      return { do: 'offset', id: idOf(target) }
+    case 'PATCH':
+      return parseAppend(idOf(target), headers)
+    case 'GET':
+      return { do: 'read', id: idOf(target) }
+    case 'DELETE':
+      return { do: 'terminate', id: idOf(target) }
+    default:
+      throw new Refusal('method-unknown')
+  }
+}
+
+/** `withOffset`: whether a creation carried, or could have carried, bytes. */
+export function renderTus(
+  outcome: Exclude<Outcome, { is: 'cut' | 'readable' }>,
+  abilities: Abilities,
+  created: { location: string; withOffset: boolean } = { location: '', withOffset: false },
+): Answer {
+  const headers: Record<string, string> = { 'Tus-Resumable': tusVersion }
+  switch (outcome.is) {
+    case 'options':
+      headers['Tus-Version'] = tusVersion
+      headers['Tus-Extension'] = abilities.extensions.join(',')
+      if (abilities.maxBytes !== undefined) headers['Tus-Max-Size'] = String(abilities.maxBytes)
+      return { status: 200, headers }
+    case 'created':
+      headers.Location = created.location
+      if (created.withOffset || outcome.record.mark.state === 'finished')
+        headers['Upload-Offset'] = String(outcome.record.mark.offset)
+      return { status: 201, headers: withExpiry(headers, outcome.expiresAt) }
+    case 'appended':
+      headers['Upload-Offset'] = String(outcome.record.mark.offset)
+      return { status: 204, headers: withExpiry(headers, outcome.expiresAt) }
+    case 'offset': {
+      const { head, mark } = outcome.record
+      headers['Cache-Control'] = 'no-store'
+      headers['Upload-Offset'] = String(mark.offset)
+      if (mark.length === undefined) headers['Upload-Defer-Length'] = '1'
+      else headers['Upload-Length'] = String(mark.length)
+      if (head.metadata !== undefined) headers['Upload-Metadata'] = head.metadata
+      return { status: 200, headers: withExpiry(headers, outcome.expiresAt) }
+    }
+    case 'terminated':
+      return { status: 204, headers }
+    case 'refused':
+      return renderRefusal(outcome.refusal, headers)
+  }
+}
+
+function renderRefusal(refusal: Refusal, headers: Record<string, string>): Answer {
+  headers['Content-Type'] = 'text/plain; charset=utf-8'
+  headers['Cache-Control'] = 'no-store'
+  if (refusal.status === 412) headers['Tus-Version'] = tusVersion
+  if (refusal.status === 405) headers.Allow = methods
+  if (refusal.offset !== undefined) headers['Upload-Offset'] = String(refusal.offset)
+  if (refusal.retryAfterS !== undefined) headers['Retry-After'] = String(refusal.retryAfterS)
+  return { status: refusal.status, headers, body: `${refusal.message}\n` }
+}
+
+/** Expiration: the header is an IMF-fixdate, on every answer about an unfinished upload. */
+function withExpiry(headers: Record<string, string>, expiresAt: number | undefined): Record<string, string> {
+  if (expiresAt !== undefined) headers['Upload-Expires'] = new Date(expiresAt).toUTCString()
+  return headers
+}
+
+/** Core, Tus-Resumable: a version that is not ours is refused on every method, with what we speak, before anything is done. */
+function checkVersion(method: string, headers: RequestHeaders): void {
+  const version = one(headers, 'tus-resumable')
+  if (version === tusVersion) return
+  if (version !== undefined) throw new Refusal('version-unsupported')
+  if (['POST', 'HEAD', 'PATCH', 'DELETE'].includes(method)) throw new Refusal('version-missing')
+}
+
+function parseCreate(headers: RequestHeaders): CreateCommand {
+  refuseUnsupported(headers, ['upload-concat', 'upload-checksum'])
+  const body = parseBody(headers)
+  if (body.isThere && !body.isBytes) throw new Refusal('content-type')
+  return {
+    do: 'create',
+    length: parseCreationLength(headers),
+    metadata: parseCreationMetadata(headers),
+    isBytes: body.isBytes,
+    hasBody: body.isThere,
+    contentLength: body.length,
+  }
+}
+
+function parseAppend(id: string, headers: RequestHeaders): AppendCommand {
+  refuseUnsupported(headers, ['upload-checksum'])
+  const body = parseBody(headers)
+  if (!body.isBytes) throw new Refusal('content-type')
+  const offset = parseCount(one(headers, 'upload-offset'))
+  if (offset === undefined) throw new Refusal('offset-invalid')
+  const declared = one(headers, 'upload-length')
+  const length = parseCount(declared)
+  if (declared !== undefined && length === undefined) throw new Refusal('length-invalid')
+  return { do: 'append', id, offset, length, contentLength: body.length }
+}
+
+/** Creation and Creation With Deferred Length: exactly one of the two headers. */
+function parseCreationLength(headers: RequestHeaders): number | undefined {
+  const declared = one(headers, 'upload-length')
+  const deferred = one(headers, 'upload-defer-length')
+  if (declared !== undefined && deferred !== undefined) throw new Refusal('length-twice')
+  if (deferred !== undefined) {
+    if (deferred !== '1') throw new Refusal('defer-length-invalid')
+    return undefined
+  }
+  if (declared === undefined) throw new Refusal('length-missing')
+  const length = parseCount(declared)
+  if (length === undefined) throw new Refusal('length-invalid')
+  return length
+}
+
+function parseCreationMetadata(headers: RequestHeaders): string | undefined {
+  const header = one(headers, 'upload-metadata')
+  if (header === undefined || header.trim() === '') return undefined
+  if (parseMetadata(header) === undefined) throw new Refusal('metadata-invalid')
+  return header
+}
+
+function parseBody(headers: RequestHeaders): {
+  isThere: boolean
+  isBytes: boolean
+  length: number | undefined
+} {
+  const isChunked = headers['transfer-encoding'] !== undefined
+  const length = isChunked ? undefined : (parseCount(one(headers, 'content-length')) ?? 0)
+  const type = one(headers, 'content-type')?.split(';')[0]?.trim().toLowerCase()
+  return { isThere: isChunked || length !== 0, isBytes: type === bodyType, length }
+}
+
+/** A header that would change what the request means must not be passed over in silence. */
+function refuseUnsupported(headers: RequestHeaders, names: readonly string[]): void {
+  for (const name of names)
+    if (headers[name] !== undefined)
+      throw new Refusal('header-unsupported', {
+        detail: `${name === 'upload-concat' ? 'Upload-Concat' : 'Upload-Checksum'} is not supported by this server; OPTIONS tells what is`,
+      })
+}
+
+function idOf(target: Target): string {
+  if (target.is !== 'upload') throw new Refusal('not-found')
+  return target.id
+}
+
+/** A whole number from 0 to 2^53-1 in plain digits. */
+function parseCount(text: string | undefined): number | undefined {
+  if (text === undefined || !/^\d{1,16}$/.test(text)) return undefined
+  const count = Number(text)
+  return Number.isSafeInteger(count) ? count : undefined
+}
+
+function one(headers: RequestHeaders, name: string): string | undefined {
+  const value = headers[name]
+  return Array.isArray(value) ? value.join(', ') : value
+}

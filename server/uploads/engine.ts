@@ -1,0 +1,341 @@
+/**
+ * What happens to an upload, whichever dialect asked. Knows offsets, lengths and locks; no headers, no HTTP.
+ *
+ * The order is always the same: read and refuse first, disturbing nobody; lock; look again; bytes; mark; record and
+ * unlock; answer. What was answered is kept, whatever happens to this process afterwards.
+ */
+import type { Readable } from 'node:stream'
+import {
+  type ByteStore,
+  type Lock,
+  LockError,
+  type Locker,
+  type RecordStore,
+  StoreError,
+  type UploadHead,
+  type UploadRecord,
+} from '../../stores/contracts.ts'
+import { Refusal } from '../errors.ts'
+import type { AppendCommand, CreateCommand, Outcome } from '../protocol/messages.ts'
+import { type EngineEvent, type Filled, type HoldContext, UploadHold } from './hold.ts'
+import { Pulse } from './pulse.ts'
+import { type Expiry, expiresAt, isExpired, refuseAbsent, refuseAppend, refuseCreate } from './rules.ts'
+
+export interface EngineSettings {
+  readonly expiry: Expiry
+  readonly idleMs: number
+  readonly leastBytesPerSecond: number
+  readonly acquireLockTimeoutMs: number
+}
+
+/** What the engine needs of one request. */
+export interface UploadRequest {
+  /** The body; asking for it tells the client to send it. Only for requests that have one. */
+  body(): Readable
+  /** Aborts when the client is gone. */
+  readonly signal: AbortSignal
+  /** Names a new upload. */
+  nameUpload(metadata: string | undefined): Promise<string>
+  /** Asked before anything is made; gives the metadata that the upload shall have. Its errors refuse the creation. */
+  beforeCreate(head: UploadHead, length: number | undefined): Promise<string | undefined>
+  /** Largest length that this request may give the upload; Infinity without a limit. */
+  maxBytes(id: string): Promise<number>
+  /** Whether a finished upload may be terminated. */
+  readonly mayTerminateFinished: boolean
+  /** Asked when all bytes are stored, before the upload is finished; its errors keep the upload unfinished. */
+  beforeFinish(record: UploadRecord): Promise<void>
+  /** Told once the thing is true. */
+  created(record: UploadRecord): void
+  received(record: UploadRecord): void
+}
+
+export interface EngineParts {
+  readonly bytes: ByteStore
+  readonly records: RecordStore | undefined
+  readonly locker: Locker
+  readonly settings: EngineSettings
+  /** Told of what an operator should know: rewinds, lost leases, records that could not be written. */
+  readonly report: (event: EngineEvent) => void
+  readonly pulse?: Pulse
+}
+
+const retryAfterS = 1
+
+export class UploadEngine implements HoldContext {
+  readonly bytes: ByteStore
+  readonly records: RecordStore | undefined
+  readonly settings: EngineSettings
+  readonly pulse: Pulse
+  readonly report: (event: EngineEvent) => void
+  readonly #locker: Locker
+  readonly #holds = new Set<UploadHold>()
+  readonly #draining = new AbortController()
+  #drained: Promise<void> | undefined
+  #onIdle: (() => void) | undefined
+
+  constructor(parts: EngineParts) {
+    this.bytes = parts.bytes
+    this.records = parts.records
+    this.settings = parts.settings
+    this.report = parts.report
+    this.pulse = parts.pulse ?? new Pulse()
+    this.#locker = parts.locker
+  }
+
+  async start(): Promise<void> {
+    await this.bytes.start()
+    await this.records?.start()
+    await this.#locker.start()
+  }
+
+  async close(): Promise<void> {
+    await this.drain()
+    await this.#locker.close()
+    await this.records?.close()
+    await this.bytes.close()
+  }
+
+  get isDraining(): boolean {
+    return this.#draining.signal.aborted
+  }
+
+  /** Takes nothing new, ends running bodies at their last byte, and returns when every upload was let go. */
+  async drain(): Promise<void> {
+    this.#draining.abort()
+    for (const hold of this.#holds) hold.drain()
+    this.#drained ??= new Promise((resolve) => {
+      this.#onIdle = resolve
+    })
+    if (this.#holds.size === 0) this.#onIdle?.()
+    await this.#drained
+  }
+
+  async create(command: CreateCommand, request: UploadRequest): Promise<Outcome> {
+    const draining = this.#refuseWhileDraining()
+    if (draining) return { is: 'refused', refusal: draining }
+    const id = await request.nameUpload(command.metadata)
+    const maxBytes = await request.maxBytes(id)
+    const refusal = refuseCreate(command, maxBytes)
+    if (refusal) return { is: 'refused', refusal }
+    const draft: UploadHead = { id, createdAt: Date.now(), dialect: 'tus' }
+    const metadata = await request.beforeCreate(withMetadata(draft, command.metadata), command.length)
+    const head = withMetadata(draft, metadata)
+    return this.#holding(id, request, 'append', async (hold) => {
+      hold.take(await this.bytes.create(head, command.length))
+      try {
+        const filled = await this.#fillNew(hold, command, maxBytes, request)
+        if (filled.why === 'overflow') throw this.#overflow(filled, command.length)
+        return this.#answer(filled, 'created')
+      } catch (error) {
+        // The client was never told the URL of what it sent: nobody could go on with it.
+        await hold.close()
+        await this.bytes
+          .remove(id)
+          .catch((cause: unknown) => this.report({ is: 'left-behind', id, error: cause }))
+        throw error
+      }
+    })
+  }
+
+  async append(command: AppendCommand, request: UploadRequest): Promise<Outcome> {
+    const { id } = command
+    const maxBytes = await request.maxBytes(id)
+    const seen = await this.bytes.look(id)
+    const refusal = this.#refuseAppend(seen, command, maxBytes)
+    if (refusal) return { is: 'refused', refusal }
+    if (seen?.mark.state === 'finished') return this.#appendNothing(seen, command, request)
+    return this.#holding(id, request, 'append', async (hold, lock) => {
+      const appender = await this.bytes.open(id, () => lock.isHeld())
+      const record = appender?.record ?? (await this.bytes.look(id))
+      if (appender) hold.take(appender)
+      const refusal = this.#refuseAppend(record, command, maxBytes)
+      if (refusal) return { is: 'refused', refusal }
+      if (!appender) return this.#appendNothing(record!, command, request)
+      const hasBody = command.contentLength !== 0
+      const length = command.length ?? record!.mark.length
+      const filled = await hold.fill({ offset: command.offset, length, maxBytes, hasBody }, request)
+      return this.#answer(filled, 'appended')
+    })
+  }
+
+  async offset(id: string, request: UploadRequest): Promise<Outcome> {
+    const seen = await this.bytes.look(id)
+    const refusal = refuseAbsent(seen, this.settings.expiry, Date.now())
+    if (refusal) return { is: 'refused', refusal }
+    if (seen!.mark.state === 'finished') return this.#offsetOf(seen!)
+    return this.#holding(id, request, 'ask', async () => {
+      const record = await this.bytes.look(id)
+      const refusal = refuseAbsent(record, this.settings.expiry, Date.now())
+      return refusal ? { is: 'refused', refusal } : this.#offsetOf(record!)
+    })
+  }
+
+  async terminate(id: string, request: UploadRequest): Promise<Outcome> {
+    const refuse = (record: UploadRecord | undefined): Refusal | undefined => {
+      if (record?.mark.state === 'finished' && !request.mayTerminateFinished)
+        return new Refusal('finished-termination-disabled')
+      return refuseAbsent(record, this.settings.expiry, Date.now())
+    }
+    const refusal = refuse(await this.bytes.look(id))
+    if (refusal) return { is: 'refused', refusal }
+    return this.#holding(id, request, 'ask', async () => {
+      const refusal = refuse(await this.bytes.look(id))
+      if (refusal) return { is: 'refused', refusal }
+      await this.#remove(id)
+      return { is: 'terminated' }
+    })
+  }
+
+  async read(id: string): Promise<Outcome> {
+    const record = await this.bytes.look(id)
+    if (record?.mark.state !== 'finished') return { is: 'refused', refusal: new Refusal('not-found') }
+    return { is: 'readable', record }
+  }
+
+  /** Removes an upload that has expired, under the lock; false when somebody moved it meanwhile, or holds it. */
+  async expire(id: string, now: number): Promise<boolean> {
+    const lock = await this.#locker.acquire(id, { timeoutMs: this.settings.acquireLockTimeoutMs })
+    try {
+      const record = await this.bytes.look(id)
+      if (record !== undefined && !isExpired(record, this.settings.expiry, now)) return false
+      await this.#remove(id)
+      return true
+    } finally {
+      await lock.release()
+    }
+  }
+
+  #refuseWhileDraining(): Refusal | undefined {
+    return this.isDraining ? new Refusal('unavailable', { retryAfterS }) : undefined
+  }
+
+  #refuseAppend(
+    record: UploadRecord | undefined,
+    command: AppendCommand,
+    maxBytes: number,
+  ): Refusal | undefined {
+    return (
+      this.#refuseWhileDraining() ??
+      refuseAbsent(record, this.settings.expiry, Date.now()) ??
+      refuseAppend(record!, command, maxBytes)
+    )
+  }
+
+  /** An append to a finished upload, at its end: nothing to do, unless the body turns out to hold something. */
+  async #appendNothing(
+    record: UploadRecord,
+    command: AppendCommand,
+    request: UploadRequest,
+  ): Promise<Outcome> {
+    if (command.contentLength === undefined) {
+      for await (const chunk of request.body()) {
+        if ((chunk as Buffer).length > 0)
+          return {
+            is: 'refused',
+            refusal: new Refusal('body-too-long', { offset: record.mark.offset }),
+          }
+      }
+    }
+    return { is: 'appended', record, expiresAt: undefined }
+  }
+
+  #offsetOf(record: UploadRecord): Outcome {
+    return { is: 'offset', record, expiresAt: expiresAt(record, this.settings.expiry) }
+  }
+
+  async #remove(id: string): Promise<void> {
+    await this.bytes.remove(id)
+    await this.records?.remove(id).catch((error: unknown) => this.report({ is: 'record-failed', id, error }))
+  }
+
+  #fillNew(
+    hold: UploadHold,
+    { length, hasBody }: CreateCommand,
+    maxBytes: number,
+    request: UploadRequest,
+  ): Promise<Filled> {
+    request.created(hold.kept)
+    return hold.fill({ offset: 0, length, maxBytes, hasBody }, request)
+  }
+
+  #overflow({ record }: Filled, length: number | undefined): Refusal {
+    return new Refusal(length === undefined ? 'too-large' : 'body-too-long', { offset: record.mark.offset })
+  }
+
+  /** A creation is always told its URL, also when its body was stopped; an append that was displaced has to ask. */
+  #answer(filled: Filled, as: 'created' | 'appended'): Outcome {
+    const { why, record } = filled
+    const isFinished = record.mark.state === 'finished'
+    const at = expiresAt(record, this.settings.expiry)
+    switch (why) {
+      case 'overflow':
+        return { is: 'refused', refusal: this.#overflow(filled, record.mark.length) }
+      case 'client-gone':
+      case 'idle':
+        return isFinished ? { is: as, record, expiresAt: at } : { is: 'cut', record, why }
+      case 'displaced':
+        if (as === 'created' || isFinished) return { is: as, record, expiresAt: at }
+        return { is: 'refused', refusal: new Refusal('displaced', { offset: record.mark.offset }) }
+      case 'complete':
+      case 'drain':
+        return { is: as, record, expiresAt: at }
+    }
+  }
+
+  /** Runs `work` as the one holder of an upload; lets go of everything whatever happens. */
+  async #holding(
+    id: string,
+    request: UploadRequest,
+    purpose: 'append' | 'ask',
+    work: (hold: UploadHold, lock: Lock) => Promise<Outcome>,
+  ): Promise<Outcome> {
+    const hold = new UploadHold(this, id)
+    const draining = this.#draining.signal
+    this.#holds.add(hold)
+    try {
+      const lock = await this.#locker.acquire(id, {
+        timeoutMs: this.settings.acquireLockTimeoutMs,
+        // Only asked for when there is somebody to wait for.
+        get signal() {
+          return AbortSignal.any([request.signal, draining])
+        },
+        onWanted: () => hold.onWanted(),
+      })
+      hold.lock = lock
+      if (this.isDraining) hold.drain()
+      return await work(hold, lock)
+    } catch (error) {
+      const isClientGone = error instanceof LockError && error.code === 'aborted' && !this.isDraining
+      return isClientGone ? { is: 'cut', record: undefined, why: 'client-gone' } : outcomeOf(error, purpose)
+    } finally {
+      await hold.release()
+      this.#holds.delete(hold)
+      if (this.#holds.size === 0) this.#onIdle?.()
+    }
+  }
+}
+
+function withMetadata(head: UploadHead, metadata: string | undefined): UploadHead {
+  return metadata === undefined ? head : { ...head, metadata }
+}
+
+/** What a failure means for the request. A question about an upload is never answered as a server error. */
+function outcomeOf(error: unknown, purpose: 'append' | 'ask'): Outcome {
+  const refused = (refusal: Refusal): Outcome => ({ is: 'refused', refusal })
+  if (error instanceof Refusal) return refused(error)
+  if (error instanceof LockError) {
+    if (error.code === 'unavailable')
+      return refused(new Refusal(purpose === 'ask' ? 'busy' : 'unavailable', { retryAfterS, cause: error }))
+    return refused(new Refusal('locked', { retryAfterS, cause: error }))
+  }
+  if (error instanceof StoreError) {
+    if (error.code === 'superseded') return { is: 'cut', record: undefined, why: 'lease-lost' }
+    if (error.code === 'exists') return refused(new Refusal('exists', { cause: error }))
+    if (error.code === 'bad-id') return refused(new Refusal('id-invalid', { cause: error }))
+    if (purpose === 'ask') return refused(new Refusal('busy', { retryAfterS, cause: error }))
+    if (error.code === 'full') return refused(new Refusal('full', { cause: error }))
+    if (error.code === 'unavailable')
+      return refused(new Refusal('unavailable', { retryAfterS, cause: error }))
+  }
+  throw error
+}

@@ -1,0 +1,190 @@
+/**
+ * One request's hold on one upload, from the lock to the release. It answers for the order of the end: the last write
+ * has returned, the mark is moved, the files are let go, the record is put and the lock given up; only then the answer.
+ */
+import type { Appender, Lock, RecordStore, UploadRecord } from '../../stores/contracts.ts'
+import { StoreError } from '../../stores/contracts.ts'
+import { type Ended, Receiver, type StopReason } from './byte-path.ts'
+import type { EngineSettings, UploadRequest } from './engine.ts'
+import type { Pulse } from './pulse.ts'
+import { expiresAt } from './rules.ts'
+
+/** What an operator should know. */
+export type EngineEvent =
+  | { readonly is: 'rewound'; readonly id: string; readonly from: number; readonly to: number }
+  | { readonly is: 'displaced'; readonly id: string; readonly offset: number }
+  | { readonly is: 'record-failed'; readonly id: string; readonly error: unknown }
+  | { readonly is: 'left-behind'; readonly id: string; readonly error: unknown }
+  | { readonly is: 'sweep-failed'; readonly error: unknown }
+
+export interface FillPlan {
+  readonly offset: number
+  readonly length: number | undefined
+  /** Where the body must end while the length is not known. */
+  readonly maxBytes: number
+  readonly hasBody: boolean
+}
+
+/** How a body ended, and what is kept of the upload now. After `overflow` nothing of the body is. */
+export interface Filled {
+  readonly why: 'complete' | 'overflow' | 'client-gone' | 'idle' | 'displaced' | 'drain'
+  readonly record: UploadRecord
+}
+
+/** What holds share: the parts of the engine that they need. */
+export interface HoldContext {
+  readonly records: RecordStore | undefined
+  readonly settings: EngineSettings
+  readonly pulse: Pulse
+  readonly report: (event: EngineEvent) => void
+}
+
+/** Somebody who took an upload over and is receiving keeps it this long, or two clients would only displace each other. */
+const protectedMs = 1000
+
+export class UploadHold {
+  readonly id: string
+  lock: Lock | undefined
+  readonly #context: HoldContext
+  #appender: Appender | undefined
+  #receiver: Receiver | undefined
+  #heldSince = 0
+  #stop: StopReason | undefined
+  #stopTimer: NodeJS.Timeout | undefined
+  /** What the record store is told when the lock is given up. */
+  #record: UploadRecord | undefined
+
+  constructor(context: HoldContext, id: string) {
+    this.#context = context
+    this.id = id
+  }
+
+  /** Takes over the files that this hold writes to, and closes. */
+  take(appender: Appender): void {
+    this.#appender = appender
+    this.#heldSince = this.#context.pulse.now()
+    if (appender.rewound) this.#context.report({ is: 'rewound', id: this.id, ...appender.rewound })
+  }
+
+  /** The upload as it stands on disk. */
+  get kept(): UploadRecord {
+    return this.#appender!.record
+  }
+
+  drain(): void {
+    this.#stopWith('drain')
+  }
+
+  /** Somebody else wants the upload: at once, unless this one has just taken it over and is receiving. */
+  onWanted(): void {
+    const now = this.#context.pulse.now()
+    const isReceiving = this.#receiver !== undefined && now - this.#receiver.lastByteAt < protectedMs
+    const waitMs = this.lock?.waited && isReceiving ? this.#heldSince + protectedMs - now : 0
+    if (waitMs <= 0) this.#stopWith('displaced')
+    else this.#stopTimer ??= setTimeout(() => this.#stopWith('displaced'), waitMs)
+  }
+
+  /** Receives the body, moves the mark to what came of it, and finishes the upload when that was the last byte. */
+  async fill(plan: FillPlan, request: UploadRequest): Promise<Filled> {
+    const appender = this.#appender!
+    const ended: Ended = plan.hasBody
+      ? await this.#receive(appender, plan, request)
+      : { why: 'complete', offset: plan.offset }
+    if (!this.lock!.isHeld())
+      throw new StoreError('superseded', 'the lock was lost while the body was received')
+    if (ended.why === 'overflow') return { why: 'overflow', record: appender.record }
+    const record =
+      ended.offset === plan.length
+        ? await this.#finish(appender, plan.length, request)
+        : await appender.commit({ offset: ended.offset, ...lengthOf(plan), last: true })
+    this.#record = record
+    if (ended.why === 'failed') throw ended.error
+    if (ended.why !== 'stopped') return { why: ended.why, record }
+    if (ended.reason === 'lease-lost')
+      throw new StoreError('superseded', 'the lock was lost while the body was received')
+    if (ended.reason === 'displaced')
+      this.#context.report({ is: 'displaced', id: this.id, offset: record.mark.offset })
+    return { why: ended.reason, record }
+  }
+
+  /** Lets go of the files; safe to call twice. */
+  async close(): Promise<void> {
+    clearTimeout(this.#stopTimer)
+    await this.#appender?.close()
+  }
+
+  /** Lets go of files and lock. Never throws. */
+  async release(): Promise<void> {
+    await this.close()
+    const { lock } = this
+    if (lock === undefined) return
+    const record = this.#record
+    try {
+      if (record === undefined) return
+      const at = expiresAt(record, this.#context.settings.expiry)
+      if (lock.commitAndRelease) await lock.commitAndRelease(record, at)
+      else await this.#context.records?.put(record, at)
+    } catch (error) {
+      // The mark is the truth and was written; a record that is missing or old is put right later.
+      this.#context.report({ is: 'record-failed', id: this.id, error })
+    } finally {
+      await lock.release()
+    }
+  }
+
+  async #receive(appender: Appender, plan: FillPlan, request: UploadRequest): Promise<Ended> {
+    const { settings, pulse } = this.#context
+    if (this.#stop) return { why: 'stopped', reason: this.#stop, offset: plan.offset }
+    const lock = this.lock!
+    const receiver = new Receiver({
+      source: request.body(),
+      pulse,
+      offset: plan.offset,
+      endLimit: plan.length ?? plan.maxBytes,
+      write: (buffers, position) => appender.write(buffers, position),
+      checkpoint: (offset) => this.#checkpoint(appender, offset, plan, request),
+      idleMs: settings.idleMs,
+      leastBytesPerSecond: settings.leastBytesPerSecond,
+    })
+    this.#receiver = receiver
+    const onLost = () => receiver.stop('lease-lost')
+    lock.lost.addEventListener('abort', onLost)
+    if (lock.lost.aborted) onLost()
+    try {
+      return await receiver.done
+    } finally {
+      lock.lost.removeEventListener('abort', onLost)
+    }
+  }
+
+  /** Moves the mark while the body is running. It reaches the length only by finishing. */
+  async #checkpoint(
+    appender: Appender,
+    offset: number,
+    plan: FillPlan,
+    request: UploadRequest,
+  ): Promise<void> {
+    if (offset === plan.length || !this.lock!.isHeld()) return
+    const record = await appender.commit({ offset, ...lengthOf(plan) })
+    request.received(record)
+    const { records, settings } = this.#context
+    records
+      ?.put(record, expiresAt(record, settings.expiry))
+      .catch((error: unknown) => this.#context.report({ is: 'record-failed', id: this.id, error }))
+  }
+
+  async #finish(appender: Appender, length: number, request: UploadRequest): Promise<UploadRecord> {
+    const { record } = appender
+    await request.beforeFinish({ ...record, mark: { ...record.mark, offset: length, length } })
+    return appender.finish(length)
+  }
+
+  #stopWith(reason: StopReason): void {
+    this.#stop ??= reason
+    this.#receiver?.stop(reason)
+  }
+}
+
+function lengthOf(plan: FillPlan): { length?: number } {
+  return plan.length === undefined ? {} : { length: plan.length }
+}

@@ -1,0 +1,70 @@
+/**
+ * What may be done to an upload, decided from what is known of it and nothing else. Pure: the same rules are asked
+ * before the lock is taken, so that a request that will be refused disturbs nobody, and again under it.
+ */
+import type { UploadRecord } from '../../stores/contracts.ts'
+import { Refusal } from '../errors.ts'
+import type { AppendCommand, CreateCommand } from '../protocol/messages.ts'
+
+export interface Expiry {
+  /** Unfinished uploads live this long; 0 is for ever. */
+  readonly afterMs: number
+  /** From the last byte that was kept, or from the creation. */
+  readonly mode: 'sliding' | 'absolute'
+}
+
+/** When an upload expires, in milliseconds since the epoch; undefined when it does not. Finished uploads never do. */
+export function expiresAt({ head, mark }: UploadRecord, expiry: Expiry): number | undefined {
+  if (expiry.afterMs === 0 || mark.state !== 'open') return undefined
+  return (expiry.mode === 'sliding' ? mark.writtenAt : head.createdAt) + expiry.afterMs
+}
+
+export function isExpired(record: UploadRecord, expiry: Expiry, now: number): boolean {
+  const at = expiresAt(record, expiry)
+  return at !== undefined && at <= now
+}
+
+/** Refuses a creation that can not succeed; `maxBytes` is Infinity without a limit. */
+export function refuseCreate(command: CreateCommand, maxBytes: number): Refusal | undefined {
+  const { length, contentLength = 0 } = command
+  if (length !== undefined && length > maxBytes) return tooLarge(maxBytes)
+  if (command.hasBody && contentLength > (length ?? maxBytes))
+    return length === undefined ? tooLarge(maxBytes) : new Refusal('body-too-long')
+  return undefined
+}
+
+/** Refuses any request to an upload that is not there, or not there any more. */
+export function refuseAbsent(
+  record: UploadRecord | undefined,
+  expiry: Expiry,
+  now: number,
+): Refusal | undefined {
+  if (record === undefined || record.mark.state === 'terminated') return new Refusal('not-found')
+  if (record.mark.state === 'failed' || isExpired(record, expiry, now)) return new Refusal('gone')
+  return undefined
+}
+
+/** Refuses an append that does not fit the upload as it is. An empty one at the end of a finished upload fits. */
+export function refuseAppend(
+  { mark }: UploadRecord,
+  command: AppendCommand,
+  maxBytes: number,
+): Refusal | undefined {
+  if (command.offset !== mark.offset) return new Refusal('offset-conflict', { offset: mark.offset })
+  if (command.length !== undefined) {
+    if (mark.length !== undefined && mark.length !== command.length) return new Refusal('length-fixed')
+    if (command.length < mark.offset) return new Refusal('length-below-offset')
+    if (mark.length === undefined && command.length > maxBytes) return tooLarge(maxBytes)
+  }
+  const length = command.length ?? mark.length
+  const end = mark.offset + (command.contentLength ?? 0)
+  if (end > (length ?? maxBytes))
+    return length === undefined ? tooLarge(maxBytes) : new Refusal('body-too-long', { offset: mark.offset })
+  return undefined
+}
+
+function tooLarge(maxBytes: number): Refusal {
+  return new Refusal('too-large', {
+    detail: `this is more than the largest upload that is accepted here, ${maxBytes} bytes`,
+  })
+}

@@ -1,0 +1,179 @@
+/**
+ * The file store as @tus/server knows stores, so that it can be mounted in anyone's server. It keeps the same files as
+ * Tidemark's own engine, which goes straight to `byteStore`; so both can work on one folder, one after the other.
+ */
+import path from 'node:path'
+import { Readable } from 'node:stream'
+import { FileStore as TusFileStore } from '@tus/file-store'
+import { ERRORS, type KvStore, Metadata, Upload } from '@tus/utils'
+import { type Appender, StoreError, type UploadRecord } from '../contracts.ts'
+import type { Durability } from './file-appender.ts'
+import { FileBytes } from './file-bytes.ts'
+
+export interface FileStoreOptions {
+  readonly directory: string
+  readonly durability?: Durability
+  /** False only when no other process can ever write to the folder. */
+  readonly isShared?: boolean
+  /** Told of every upload as @tus stores tell theirs; nothing here depends on it. */
+  readonly configstore?: KvStore<Upload>
+  /** For `deleteExpired`, as in @tus/file-store: milliseconds since the creation; 0 is never. */
+  readonly expirationPeriodInMilliseconds?: number
+}
+
+export class FileStore extends TusFileStore {
+  readonly byteStore: FileBytes
+  readonly #told: KvStore<Upload> | undefined
+  #started: Promise<void> | undefined
+
+  constructor(options: FileStoreOptions) {
+    const { directory, configstore, expirationPeriodInMilliseconds } = options
+    const byteStore = new FileBytes(options)
+    super({
+      // The base class makes its folder here, where nobody could catch a failure; ours is made by the first use.
+      directory: path.parse(path.resolve(directory)).root,
+      configstore: configstore ?? new MarksAsConfigStore(byteStore),
+      ...(expirationPeriodInMilliseconds !== undefined && { expirationPeriodInMilliseconds }),
+    })
+    this.directory = path.resolve(directory)
+    this.byteStore = byteStore
+    this.#told = configstore
+    this.extensions = [...byteStore.extensions]
+  }
+
+  override async create(upload: Upload): Promise<Upload> {
+    await this.#start()
+    const head = {
+      id: upload.id,
+      createdAt: Date.now(),
+      dialect: 'tus' as const,
+      ...(upload.metadata && { metadata: Metadata.stringify(upload.metadata) }),
+    }
+    const appender = await this.byteStore.create(head, upload.size)
+    await appender.close()
+    Object.assign(upload, uploadOf(appender.record))
+    await this.#told?.set(upload.id, upload)
+    return upload
+  }
+
+  override async write(source: Readable, id: string, offset: number): Promise<number> {
+    await this.#start()
+    const appender = await this.byteStore.open(id)
+    if (appender === undefined) throw ERRORS.FILE_NOT_FOUND
+    try {
+      return await receive(appender, source, offset)
+    } catch (error) {
+      throw error instanceof StoreError ? ERRORS.FILE_WRITE_ERROR : error
+    } finally {
+      await appender.close()
+    }
+  }
+
+  override async getUpload(id: string): Promise<Upload> {
+    await this.#start()
+    const record = await this.byteStore.look(id)
+    if (record === undefined || record.mark.state === 'terminated') throw ERRORS.FILE_NOT_FOUND
+    return uploadOf(record)
+  }
+
+  override async declareUploadLength(id: string, length: number): Promise<void> {
+    const appender = await this.byteStore.open(id)
+    if (appender === undefined) throw ERRORS.FILE_NOT_FOUND
+    try {
+      const { offset } = appender.record.mark
+      await appender.commit({ offset, length, last: true })
+      await this.#told?.set(id, uploadOf(appender.record))
+    } finally {
+      await appender.close()
+    }
+  }
+
+  override async remove(id: string): Promise<void> {
+    await this.#start()
+    if (!(await this.byteStore.remove(id))) throw ERRORS.FILE_NOT_FOUND
+    await this.#told?.delete(id)
+  }
+
+  override read(id: string): ReturnType<TusFileStore['read']> {
+    const bytes = this.byteStore
+    async function* content() {
+      const record = await bytes.look(id)
+      if (record === undefined) throw ERRORS.FILE_NOT_FOUND
+      yield* await bytes.read(record, 0, record.mark.offset)
+    }
+    // The base class promises a file's own stream; its callers only read it.
+    return Readable.from(content()) as ReturnType<TusFileStore['read']>
+  }
+
+  /** Removes unfinished uploads past their time; never a finished one. */
+  override async deleteExpired(): Promise<number> {
+    await this.#start()
+    const lifeMs = this.getExpiration()
+    let removed = 0
+    if (lifeMs <= 0) return removed
+    for await (const { head, mark } of this.byteStore.walk()) {
+      if (mark.state !== 'open' || Date.now() < head.createdAt + lifeMs) continue
+      await this.remove(head.id)
+      removed++
+    }
+    return removed
+  }
+
+  #start(): Promise<void> {
+    this.#started ??= this.byteStore.start()
+    return this.#started
+  }
+}
+
+/** An upload as @tus knows it. */
+export function uploadOf({ head, mark, storage }: UploadRecord): Upload {
+  const upload = new Upload({
+    id: head.id,
+    offset: mark.offset,
+    creation_date: new Date(head.createdAt).toISOString(),
+    ...(mark.length !== undefined && { size: mark.length }),
+    ...(storage && { storage }),
+  })
+  if (head.metadata !== undefined) upload.metadata = Metadata.parse(head.metadata)
+  return upload
+}
+
+/** What came before a failure is kept, as far as it was written. */
+async function receive(appender: Appender, source: Readable, offset: number): Promise<number> {
+  const { length } = appender.record.mark
+  let written = offset
+  try {
+    for await (const chunk of source) {
+      await appender.write([chunk as Buffer], written)
+      written += (chunk as Buffer).length
+    }
+  } finally {
+    if (written === length) await appender.finish(length)
+    else await appender.commit({ offset: written, last: true })
+  }
+  return written
+}
+
+/** The marks, seen as a store of settings: they are the truth, so nothing is ever written through it. */
+class MarksAsConfigStore implements KvStore<Upload> {
+  readonly #bytes: FileBytes
+
+  constructor(bytes: FileBytes) {
+    this.#bytes = bytes
+  }
+
+  async get(id: string): Promise<Upload | undefined> {
+    const record = await this.#bytes.look(id)
+    return record && uploadOf(record)
+  }
+
+  async set(): Promise<void> {}
+
+  async delete(): Promise<void> {}
+
+  async list(): Promise<string[]> {
+    const ids: string[] = []
+    for await (const { head } of this.#bytes.walk()) ids.push(head.id)
+    return ids
+  }
+}
