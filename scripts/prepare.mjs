@@ -32,6 +32,7 @@ async function prepare(goal) {
 
   const work = async () => {
     if (forTests) await ensureTestPrograms()
+    const perform = { install, 'build-server': buildServer, 'build-page': buildPage }
     for (const step of steps()) await perform[step]()
   }
   const onWait = (/** @type {number | null} */ pid) =>
@@ -56,8 +57,6 @@ function steps() {
     page: existsSync(join(root, 'web')) ? buildState('page') : null,
   })
 }
-
-const perform = { install, 'build-server': buildServer, 'build-page': buildPage }
 
 async function install() {
   // --include=dev: with NODE_ENV=production npm would leave out the compiler and vite.
