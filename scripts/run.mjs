@@ -3,14 +3,16 @@
 
 import { spawn } from 'node:child_process'
 
-const keptOutputLines = 60
+/** Some tools say the reason first and then their manual, others say it last. */
+const shownHeadLines = 30
+const shownTailLines = 30
 
 /**
  * @param {string} title what the person reads
  * @param {string} command
  * @param {string[]} args
  * @param {{ cwd?: string, env?: NodeJS.ProcessEnv }} [options]
- * @returns {Promise<void>} rejects with the end of the command's output when it fails
+ * @returns {Promise<void>} rejects with the command's output when it fails
  */
 export async function runQuietly(title, command, args, options = {}) {
   const startedAtMs = Date.now()
@@ -30,12 +32,9 @@ export async function runQuietly(title, command, args, options = {}) {
 function collect(command, args, options) {
   return new Promise((resolve) => {
     const child = spawn(command, args, { ...options, stdio: ['ignore', 'pipe', 'pipe'] })
-    /** @type {string[]} */
-    let lines = ['']
+    let output = ''
     const keep = (/** @type {string} */ text) => {
-      const [first = '', ...rest] = text.split('\n')
-      lines[lines.length - 1] += first
-      lines = [...lines, ...rest].slice(-keptOutputLines)
+      output += text
     }
     child.stdout.setEncoding('utf8').on('data', keep)
     child.stderr.setEncoding('utf8').on('data', keep)
@@ -47,9 +46,16 @@ function collect(command, args, options) {
     process.on('SIGINT', end).on('SIGTERM', end).on('SIGHUP', end)
     const settle = (/** @type {number | string} */ code) => {
       process.off('SIGINT', end).off('SIGTERM', end).off('SIGHUP', end)
-      resolve({ code, output: lines.join('\n').trimEnd() })
+      resolve({ code, output: shorten(output) })
     }
     child.once('error', (error) => settle(error.message))
     child.once('close', (code, signal) => settle(code ?? signal ?? 'unknown'))
   })
+}
+
+/** @param {string} output */
+function shorten(output) {
+  const lines = output.trimEnd().split('\n')
+  if (lines.length <= shownHeadLines + shownTailLines) return lines.join('\n')
+  return [...lines.slice(0, shownHeadLines), '...', ...lines.slice(-shownTailLines)].join('\n')
 }
