@@ -8,7 +8,7 @@ import { buildPage, buildServer, buildState, root } from './build.mjs'
 import { installationHash, nodeIsNewEnough, planSteps } from './decide.mjs'
 import { withLockFile } from './lock-file.mjs'
 import { runQuietly } from './run.mjs'
-import { ensureTestPrograms, testProgramsAreThere } from './test-programs.mjs'
+import { ensureTestPrograms, planTestPrograms } from './test-programs.mjs'
 
 /** Inside node_modules, which `npm ci` removes first: an installation that was cut short leaves no stamp. */
 const installStamp = join(root, 'node_modules/.tidemark-installed')
@@ -27,8 +27,10 @@ async function prepare(goal) {
   }
   refuseUnfitMachine()
   const forTests = goal === 'test'
+  const programs = forTests ? planTestPrograms() : null
+  if (programs?.is === 'refuse') throw new Error(programs.reason)
   // Looked at without the lock first: where nothing is to do, a read-only checkout will do as well.
-  if (steps().length === 0 && (!forTests || testProgramsAreThere())) return
+  if (steps().length === 0 && programs?.is !== 'install') return
 
   const work = async () => {
     if (forTests) await ensureTestPrograms()

@@ -82,7 +82,7 @@ export function findProgram(name, env = process.env) {
 
 /** Finds all of them, installs what can be installed, and throws with one clear sentence where that is not possible. */
 export async function ensureTestPrograms() {
-  const plan = planInstallation(searchAll(), readMachine())
+  const plan = planTestPrograms()
   if (plan.is === 'nothing-to-do') return
   if (plan.is === 'refuse') throw new Error(plan.reason)
   await installDebianPackages(plan.packages)
@@ -92,9 +92,9 @@ export async function ensureTestPrograms() {
   }
 }
 
-/** Whether `ensureTestPrograms` would have to do anything. */
-export function testProgramsAreThere() {
-  return planInstallation(searchAll(), readMachine()).is === 'nothing-to-do'
+/** What `ensureTestPrograms` would do on this machine now. */
+export function planTestPrograms() {
+  return planInstallation(searchAll(), readMachine())
 }
 
 /**
