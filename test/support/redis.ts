@@ -2,6 +2,7 @@
 // unless told to persist. It can be killed, frozen by its pid and started again on the same port, as machines do it.
 
 import { connect } from 'node:net'
+import { programPath } from '../../scripts/test-programs.mjs'
 import { type Child, type Exit, startChild, stopChild, untilReady } from './child.ts'
 import { makeFolder } from './folder.ts'
 import { freePort } from './free-port.ts'
@@ -70,7 +71,7 @@ async function launch(port: number, dir: string, { persistIn, args = [] }: Redis
     '--daemonize',
     'no',
   ]
-  const child = startChild('redis-server', [...settings, ...persistence, ...args])
+  const child = startChild(programPath('redis'), [...settings, ...persistence, ...args])
   // Its own pid in the answer: nobody else's Redis counts.
   const ownAnswer = new RegExp(`^process_id:${child.pid}\\b`, 'm')
   const isReady = async () => ownAnswer.test(await sendCommand(port, ['INFO', 'server']).catch(() => ''))
