@@ -1,0 +1,162 @@
+/**
+ * One writer per upload inside one process: the locker of the embedded setup.
+ *
+ * The one idea: a map of what is held, and at most one waiter beside each entry, because the newest waiter replaces
+ * the one before. A release hands the lock straight to the waiter. The lease never ends before the process does, so
+ * there is nothing to renew and `lost` never aborts.
+ */
+import type { Lock as TusLock, Locker as TusLocker } from '@tus/utils'
+import { type AcquireOptions, type Lock, LockError, type Locker } from '../contracts.ts'
+import { newTusLock } from '../tus-lock.ts'
+
+export interface LocalLockerOptions {
+  /** How long `newLock(id).lock()` waits, for code that was written for @tus/server. */
+  readonly acquireTimeoutMs?: number
+}
+
+export class LocalLocker implements Locker, TusLocker {
+  readonly #held = new Map<string, LocalLock>()
+  readonly #acquireTimeoutMs: number
+  #lastFence = 0
+  #closed = false
+
+  constructor(options: LocalLockerOptions = {}) {
+    this.#acquireTimeoutMs = options.acquireTimeoutMs ?? 30_000
+  }
+
+  /** How many uploads are held now. */
+  get size(): number {
+    return this.#held.size
+  }
+
+  async start(): Promise<void> {
+    this.#closed = false
+  }
+
+  /** Ends every wait with `unavailable`. Locks that are held stay held until their holders release them. */
+  async close(): Promise<void> {
+    this.#closed = true
+    for (const held of this.#held.values()) {
+      held.waiter?.fail(new LockError('unavailable', 'The server is shutting down.'))
+    }
+  }
+
+  async acquire(id: string, options: AcquireOptions): Promise<Lock> {
+    if (this.#closed) throw new LockError('unavailable', 'The server is shutting down.')
+    if (options.signal?.aborted) throw aborted(options.signal)
+    const holder = this.#held.get(id)
+    if (holder === undefined) return this.#give(id, false, options.onWanted)
+    return await this.#wait(holder, options)
+  }
+
+  /** The @tus/utils form of the same lock. */
+  newLock(id: string): TusLock {
+    return newTusLock(this, id, this.#acquireTimeoutMs)
+  }
+
+  #give(id: string, waited: boolean, onWanted: (() => void) | undefined): LocalLock {
+    this.#lastFence += 1
+    const lock = new LocalLock(id, this.#lastFence, waited, onWanted, this.#released)
+    this.#held.set(id, lock)
+    return lock
+  }
+
+  readonly #released = (lock: LocalLock): void => {
+    this.#held.delete(lock.id)
+    lock.waiter?.take()
+  }
+
+  #wait(holder: LocalLock, options: AcquireOptions): Promise<Lock> {
+    const { signal, onWanted } = options
+    return new Promise<Lock>((resolve, reject) => {
+      const onAbort = () => waiter.fail(aborted(signal!))
+      const onTimeout = () => waiter.fail(new LockError('timeout', 'The upload was not released in time.'))
+      const timer = setTimeout(onTimeout, options.timeoutMs)
+      const leave = () => {
+        clearTimeout(timer)
+        signal?.removeEventListener('abort', onAbort)
+        if (holder.waiter === waiter) delete holder.waiter
+      }
+      const waiter: Waiter = {
+        take: () => {
+          leave()
+          resolve(this.#give(holder.id, true, onWanted))
+        },
+        fail: (error) => {
+          leave()
+          reject(error)
+        },
+      }
+      signal?.addEventListener('abort', onAbort)
+      holder.waiter?.fail(new LockError('superseded', 'A newer request waits for this upload.'))
+      holder.waiter = waiter
+      holder.want()
+    })
+  }
+}
+
+/** Somebody who waits for one holder; ends exactly once, by either call. */
+interface Waiter {
+  take(): void
+  fail(error: LockError): void
+}
+
+class LocalLock implements Lock {
+  readonly id: string
+  readonly fence: number
+  readonly waited: boolean
+  waiter?: Waiter
+  #onWanted: (() => void) | undefined
+  #released: ((lock: LocalLock) => void) | undefined
+
+  constructor(
+    id: string,
+    fence: number,
+    waited: boolean,
+    onWanted: (() => void) | undefined,
+    released: (lock: LocalLock) => void,
+  ) {
+    this.id = id
+    this.fence = fence
+    this.waited = waited
+    this.#onWanted = onWanted
+    this.#released = released
+  }
+
+  get lost(): AbortSignal {
+    return never
+  }
+
+  isHeld(): boolean {
+    return this.#released !== undefined
+  }
+
+  async release(): Promise<void> {
+    const released = this.#released
+    this.#released = undefined
+    released?.(this)
+  }
+
+  /** Tells the holder, once. Not within the call of the one who asks: what the holder throws is not theirs. */
+  want(): void {
+    const onWanted = this.#onWanted
+    if (onWanted === undefined) return
+    this.#onWanted = undefined
+    queueMicrotask(() => {
+      if (this.isHeld()) onWanted()
+    })
+  }
+}
+
+/**
+ * One signal for all locks, made once: a controller for each would be the dearest part of an acquisition. It never
+ * aborts, so it keeps no listener either, and a holder who forgets to remove one leaks nothing.
+ */
+const never = new AbortController().signal
+never.addEventListener = () => {}
+
+function aborted(signal: AbortSignal): LockError {
+  return new LockError('aborted', 'The request ended before the upload was released.', {
+    cause: signal.reason,
+  })
+}

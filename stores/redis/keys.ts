@@ -1,0 +1,67 @@
+/**
+ * The name of everything that Tidemark keeps in Redis, in one place.
+ *
+ * All keys of one upload share the hash tag `{id}`, so that one script may touch them in a Cluster too. The indexes
+ * live in other slots; they are hints and are never part of a script.
+ */
+export class Keys {
+  readonly prefix: string
+
+  constructor(prefix = 'tidemark:') {
+    this.prefix = prefix
+  }
+
+  /** Hash: token, fence, holder, channel, wanted. Lives as long as the lease. */
+  lock(id: string): string {
+    return `${this.prefix}lock:${tag(id)}`
+  }
+  /** Hash: token and channel of the newest waiter. */
+  wait(id: string): string {
+    return `${this.prefix}wait:${tag(id)}`
+  }
+  /** The last fence that was given out; outlives the lock by an hour. */
+  fence(id: string): string {
+    return `${this.prefix}fence:${tag(id)}`
+  }
+  /** Hash: generation, sequence, expiresAt, body. */
+  record(id: string): string {
+    return `${this.prefix}record:${tag(id)}`
+  }
+  /** Sorted set: ids by the time at which they expire. */
+  get expiry(): string {
+    return `${this.prefix}index:expiry`
+  }
+  /** Sorted set: ids by the time at which they were created. */
+  get recent(): string {
+    return `${this.prefix}index:recent`
+  }
+  /** Channel of one process: what its locks and waiters are told. */
+  channel(processToken: string): string {
+    return `${this.prefix}to:${processToken}`
+  }
+  /** One value of the config store for @tus/server. */
+  config(key: string): string {
+    return `${this.#configPrefix}${key}`
+  }
+  /** The key that `config` was given; undefined for any other name. */
+  configKey(name: string): string | undefined {
+    return name.startsWith(this.#configPrefix) ? name.slice(this.#configPrefix.length) : undefined
+  }
+  /** Matches every name that `config` makes. */
+  get configPattern(): string {
+    return `${this.#configPrefix.replace(/[\\*?[\]]/g, '\\$&')}*`
+  }
+
+  get #configPrefix(): string {
+    return `${this.prefix}config:`
+  }
+}
+
+/** Braces in an id would move the hash tag, and scatter its keys over slots. */
+function tag(id: string): string {
+  return /[{}%]/.test(id) ? `{${id.replace(/[{}%]/g, encodeBrace)}}` : `{${id}}`
+}
+
+function encodeBrace(character: string): string {
+  return `%${character.charCodeAt(0).toString(16)}`
+}

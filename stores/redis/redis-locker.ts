@@ -1,0 +1,244 @@
+/**
+ * One writer per upload, across every process that shares a Redis. A lock is a lease: it ends by itself.
+ *
+ * The one idea: whoever asks either gets the lock or is registered as the newest waiter in the same step, and from
+ * then on messages move it: `wanted` to the holder, `free` or `superseded` to the waiter. Messages may be lost, so
+ * renewals say `wanted` too, and waiters ask again once a second. Every command names its token and can be repeated;
+ * one without an answer counts as possibly executed.
+ */
+import { randomBytes } from 'node:crypto'
+import type { Lock as TusLock, Locker as TusLocker } from '@tus/utils'
+import { type AcquireOptions, type Lock, LockError, type Locker, type UploadRecord } from '../contracts.ts'
+import { decodeIdentity, encodeIdentity, isProvablyDead, ownIdentity } from '../process-identity.ts'
+import { newTusLock } from '../tus-lock.ts'
+import { type Clock, Lease, systemClock } from './lease.ts'
+import { putArgs, putWithHints } from './record-codec.ts'
+import type { RedisConnection } from './redis-connection.ts'
+import { type LockHome, RedisLock } from './redis-lock.ts'
+import { scripts } from './scripts.ts'
+import { Turn } from './turn.ts'
+import { Upkeep } from './upkeep.ts'
+
+export interface RedisLockerOptions {
+  readonly connection: RedisConnection
+  /** How long a lock outlives a holder that vanished. At least three times the connection's command timeout. */
+  readonly leaseMs?: number
+  /** How long `newLock(id).lock()` waits, for code that was written for @tus/server. */
+  readonly acquireTimeoutMs?: number
+  readonly clock?: Clock
+}
+
+/** A last fence is kept for so long; a clock that is set back by more than the time since then could repeat one. */
+const FENCE_KEPT_MS = 3_600_000
+/** A waiter asks again this often, and is forgotten when it did not for three times as long. */
+const ASK_AGAIN_MS = 1_000
+
+type Reply = ['taken', string] | ['busy', string, string, number] | ['superseded']
+
+export class RedisLocker implements Locker, TusLocker {
+  readonly leaseMs: number
+  readonly #connection: RedisConnection
+  readonly #acquireTimeoutMs: number
+  readonly #clock: Clock
+  readonly #upkeep: Upkeep
+  readonly #channel: string
+  readonly #holder = encodeIdentity(ownIdentity())
+  /** Acquisitions under way, by token. */
+  readonly #turns = new Map<string, Turn>()
+  readonly #home: LockHome = {
+    release: (lock) => this.#release(lock),
+    commitAndRelease: (lock, record, expiresAt) => this.#commitAndRelease(lock, record, expiresAt),
+  }
+  #started: Promise<void> | undefined
+  #stopListening: (() => void) | undefined
+
+  constructor(options: RedisLockerOptions) {
+    this.leaseMs = options.leaseMs ?? 10_000
+    this.#connection = options.connection
+    if (this.#connection.commandTimeoutMs * 3 > this.leaseMs) {
+      throw new RangeError('The command timeout of the connection must be at most a third of leaseMs.')
+    }
+    this.#acquireTimeoutMs = options.acquireTimeoutMs ?? 30_000
+    this.#clock = options.clock ?? systemClock
+    this.#channel = this.#connection.keys.channel(randomBytes(12).toString('base64url'))
+    this.#upkeep = new Upkeep({
+      connection: this.#connection,
+      leaseMs: this.leaseMs,
+      tickMs: this.leaseMs / 10,
+      clock: this.#clock,
+    })
+  }
+
+  /** What this process holds, waits for, or still has to give back. */
+  get size(): number {
+    return this.#upkeep.size + this.#turns.size
+  }
+
+  /** Connects and subscribes; `acquire` does it when nobody did. */
+  start(): Promise<void> {
+    this.#started ??= this.#start().catch((error) => {
+      this.#started = undefined
+      throw error
+    })
+    return this.#started
+  }
+
+  /** Ends every wait with `unavailable`. What is still held is told `lost`, and ends with its lease. */
+  async close(): Promise<void> {
+    this.#stopListening?.()
+    for (const turn of this.#turns.values()) turn.end('closed')
+    this.#upkeep.close()
+    const wasStarted = this.#started !== undefined
+    this.#started = undefined
+    if (wasStarted) await this.#connection.unsubscribe(this.#channel)
+  }
+
+  async acquire(id: string, options: AcquireOptions): Promise<Lock> {
+    const { signal } = options
+    if (signal?.aborted) throw lockError('aborted', signal.reason)
+    if (this.#started === undefined || !this.#connection.isAvailable) await this.#requireStarted()
+
+    const token = randomBytes(12).toString('base64url')
+    const turn = new Turn(signal)
+    this.#turns.set(token, turn)
+    try {
+      return await this.#take(id, token, turn, options)
+    } finally {
+      turn.close()
+      this.#turns.delete(token)
+    }
+  }
+
+  /** The @tus/utils form of the same lock. */
+  newLock(id: string): TusLock {
+    return newTusLock(this, id, this.#acquireTimeoutMs)
+  }
+
+  async #start(): Promise<void> {
+    await this.#connection.connect()
+    await this.#connection.subscribe(this.#channel, this.#onMessage)
+    this.#stopListening = this.#connection.onChange((event) => {
+      // Leases may be gone, and waiters forgotten: ask at once, or fail at once.
+      if (event.is === 'available') this.#upkeep.tick()
+      for (const turn of this.#turns.values()) turn.askAgain()
+    })
+  }
+
+  async #requireStarted(): Promise<void> {
+    try {
+      await this.start()
+    } catch (error) {
+      throw lockError('unavailable', error)
+    }
+  }
+
+  /** Asks until the lock is taken or the wait has ended. */
+  async #take(id: string, token: string, turn: Turn, options: AcquireOptions): Promise<Lock> {
+    const deadlineMs = this.#clock().monotonicMs + options.timeoutMs
+    let awaited = ''
+    for (;;) {
+      const sentAt = this.#clock()
+      const reply = await this.#ask(id, token, awaited)
+      if (reply[0] === 'taken') {
+        const lease = new Lease(this.#clock, sentAt, this.leaseMs, this.leaseMs / 10)
+        const of = { id, token, fence: Number(reply[1]), waited: awaited !== '', lease }
+        return await this.#hold(new RedisLock(this.#home, of, options.onWanted), turn)
+      }
+      if (reply[0] === 'superseded') throw lockError('superseded')
+      const [, holderToken, holder, leftMs] = reply
+      awaited = holderToken
+      if (await this.#freeIfDead(id, holderToken, holder)) continue
+
+      const leftToWaitMs = deadlineMs - this.#clock().monotonicMs
+      // Redis tells nobody that a lease has ended: ask right after it.
+      const news = await turn.wait(Math.min(ASK_AGAIN_MS, leftMs + 2, leftToWaitMs))
+      if (news === 'superseded') throw lockError('superseded')
+      const isOver = this.#clock().monotonicMs >= deadlineMs && news === 'nothing'
+      if (news !== 'aborted' && news !== 'closed' && !isOver) continue
+
+      void this.#upkeep.release(id, token)
+      if (news === 'aborted') throw lockError('aborted', options.signal?.reason)
+      if (news === 'closed') throw lockError('unavailable')
+      throw lockError('timeout')
+    }
+  }
+
+  async #ask(id: string, token: string, awaited: string): Promise<Reply> {
+    const { keys } = this.#connection
+    try {
+      return (await this.#connection.runScript(
+        scripts.acquire,
+        [keys.lock(id), keys.wait(id), keys.fence(id)],
+        [token, this.#holder, this.#channel, this.leaseMs, 3 * ASK_AGAIN_MS, awaited, FENCE_KEPT_MS],
+      )) as Reply
+    } catch (error) {
+      void this.#upkeep.release(id, token, true)
+      throw lockError('unavailable', error)
+    }
+  }
+
+  async #hold(lock: RedisLock, turn: Turn): Promise<Lock> {
+    if (turn.isEnded('aborted') || turn.isEnded('closed')) {
+      await lock.release()
+      throw lockError(turn.isEnded('aborted') ? 'aborted' : 'unavailable')
+    }
+    // A reply that came too late: the lease may be over, or somebody else's by now.
+    if (!lock.isHeld()) {
+      await lock.release()
+      throw lockError('unavailable')
+    }
+    this.#upkeep.add(lock)
+    if (turn.isWanted) lock.want()
+    return lock
+  }
+
+  async #freeIfDead(id: string, holderToken: string, holder: string): Promise<boolean> {
+    const identity = decodeIdentity(holder)
+    if (identity === undefined || !isProvablyDead(identity)) return false
+    await this.#upkeep.release(id, holderToken)
+    return true
+  }
+
+  async #release(lock: RedisLock): Promise<void> {
+    this.#upkeep.remove(lock)
+    await this.#upkeep.release(lock.id, lock.token)
+  }
+
+  async #commitAndRelease(lock: RedisLock, record: UploadRecord, expiresAt?: number): Promise<void> {
+    this.#upkeep.remove(lock)
+    const { keys } = this.#connection
+    const put = {
+      script: scripts.putRecordAndRelease,
+      keys: [keys.record(lock.id), keys.lock(lock.id), keys.wait(lock.id)],
+      args: [...putArgs(record, expiresAt), lock.token],
+    }
+    try {
+      await putWithHints(this.#connection, put, record, expiresAt)
+    } catch (error) {
+      void this.#upkeep.release(lock.id, lock.token)
+      throw error
+    }
+  }
+
+  readonly #onMessage = (message: string): void => {
+    const [what, token] = message.split(' ', 2) as [string, string]
+    if (what === 'wanted') {
+      this.#upkeep.get(token)?.want()
+      // The reply that gives this lock may still be on its way, on the other connection.
+      this.#turns.get(token)?.want()
+    }
+    if (what === 'free') this.#turns.get(token)?.askAgain()
+    if (what === 'superseded') this.#turns.get(token)?.end('superseded')
+  }
+}
+
+const sentences = {
+  timeout: 'The upload was not released in time.',
+  superseded: 'A newer request waits for this upload.',
+  aborted: 'The request ended before the upload was released.',
+  unavailable: 'Locks cannot be had now: Redis is away, or the server is shutting down.',
+} as const
+
+function lockError(code: keyof typeof sentences, cause?: unknown): LockError {
+  return new LockError(code, sentences[code], { cause })
+}
