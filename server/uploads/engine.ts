@@ -192,17 +192,29 @@ export class UploadEngine implements HoldContext {
     return { is: 'readable', record }
   }
 
-  /** Removes an upload that has expired, under the lock; false when somebody moved it meanwhile, or holds it. */
+  /** Removes an upload that has expired, under the lock. False when it has not, or is gone already. */
   async expire(id: string, now: number): Promise<boolean> {
-    const lock = await this.#locker.acquire(id, { timeoutMs: this.settings.acquireLockTimeoutMs })
+    const { expiry, acquireLockTimeoutMs: timeoutMs } = this.settings
+    const seen = await this.bytes.look(id)
+    if (seen === undefined || !isExpired(seen, expiry, now)) {
+      await this.correctRecord(id, seen)
+      return false
+    }
+    const lock = await this.#locker.acquire(id, { timeoutMs, signal: this.#draining.signal })
     try {
       const record = await this.bytes.look(id)
-      if (record !== undefined && !isExpired(record, this.settings.expiry, now)) return false
+      if (record === undefined || !isExpired(record, expiry, now)) return false
       await this.#remove(id)
       return true
     } finally {
       await lock.release()
     }
+  }
+
+  /** Makes the record of an upload say what its mark says. */
+  async correctRecord(id: string, seen: UploadRecord | undefined): Promise<void> {
+    if (seen === undefined || seen.mark.state === 'terminated') await this.records?.remove(id)
+    else await this.records?.put(seen, expiresAt(seen, this.settings.expiry))
   }
 
   #refuseWhileDraining(): Refusal | undefined {

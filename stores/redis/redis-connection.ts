@@ -5,6 +5,7 @@
  * that was cut off is never sent again by itself, because it may have been executed; a silent connection is cut after
  * one command timeout. The connections heal by themselves.
  */
+import { once } from 'node:events'
 import { Redis, type RedisOptions } from 'ioredis'
 import { StoreError } from '../contracts.ts'
 import { Keys } from './keys.ts'
@@ -89,11 +90,12 @@ export class RedisConnection {
     this.#channels.clear()
     this.#isAvailable = false
     for (const client of clients) {
-      if (client === undefined || client.status === 'end') continue
-      const ended = new Promise((resolve) => client.once('end', resolve))
-      client.disconnect()
-      client.stream?.destroy()
-      await ended
+      client?.disconnect()
+      const stream = client?.stream
+      if (stream === undefined || stream.closed) continue
+      const closed = once(stream, 'close')
+      stream.destroy()
+      await closed
     }
   }
 
@@ -295,5 +297,7 @@ function describe(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
   // An AggregateError (all addresses of a name failed) has its words in its parts.
   if (error instanceof AggregateError && error.message === '') return error.errors.map(describe).join('; ')
+  // ioredis's words for a command that was cut off, which here is never sent again.
+  if (error.name === 'MaxRetriesPerRequestError') return 'the connection was lost before the answer'
   return error.message
 }

@@ -1,0 +1,169 @@
+/**
+ * The current copy of every upload on one machine, in an LMDB file.
+ *
+ * A record and its index entries change in one transaction, so here the indexes are exact. Commits are grouped and
+ * synced behind: after a crash of the machine the copies may be older than the marks, which are the truth.
+ */
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Database, open, type RootDatabase } from 'lmdb'
+import { type RecordStore, StoreError, type UploadRecord } from '../contracts.ts'
+import { damagedLmdb, examineLmdbFile } from './lmdb-file.ts'
+
+interface Entry {
+  readonly record: UploadRecord
+  readonly expiresAt?: number
+}
+/** Milliseconds since the epoch, and the id. */
+type IndexKey = [at: number, id: string]
+
+interface Databases {
+  readonly root: RootDatabase
+  readonly records: Database<Entry, string>
+  readonly expiry: Database<true, IndexKey>
+  readonly recent: Database<true, IndexKey>
+}
+
+/** Stands behind every id in the order of keys. */
+const AFTER_ALL_IDS = '\uffff'
+
+export class LmdbRecords implements RecordStore {
+  readonly #directory: string
+  #databases: Databases | undefined
+
+  /** `directory` is made when it is missing. One process at a time may use it: see FolderOwner. */
+  constructor(options: { readonly directory: string }) {
+    this.#directory = options.directory
+  }
+
+  get path(): string {
+    return join(this.#directory, 'records.mdb')
+  }
+
+  /** Fails with `damaged` when the file is foreign or cut short. */
+  async start(): Promise<void> {
+    if (this.#databases !== undefined) return
+    mkdirSync(this.#directory, { recursive: true })
+    const state = examineLmdbFile(this.path)
+    const databases = this.#open()
+    try {
+      if (state === 'filled') readAll(databases)
+    } catch (error) {
+      await databases.root.close()
+      throw damagedLmdb(this.path, 'it was cut short', error)
+    }
+    this.#databases = databases
+  }
+
+  async close(): Promise<void> {
+    const databases = this.#databases
+    this.#databases = undefined
+    await databases?.root.close()
+  }
+
+  async put(record: UploadRecord, expiresAt?: number): Promise<void> {
+    const { id, createdAt } = record.head
+    await this.#change((databases) => {
+      const old = databases.records.get(id)
+      if (old !== undefined && isNewer(old.record, record)) return
+      if (old !== undefined) removeIndexes(databases, id, old)
+      void databases.records.put(id, expiresAt === undefined ? { record } : { record, expiresAt })
+      void databases.recent.put([createdAt, id], true)
+      if (expiresAt !== undefined) void databases.expiry.put([expiresAt, id], true)
+    })
+  }
+
+  async get(id: string): Promise<UploadRecord | undefined> {
+    return this.#read(({ records }) => records.get(id)?.record)
+  }
+
+  async remove(id: string): Promise<void> {
+    await this.#change((databases) => {
+      const old = databases.records.get(id)
+      if (old === undefined) return
+      removeIndexes(databases, id, old)
+      void databases.records.remove(id)
+    })
+  }
+
+  async expiring(now: number, limit: number): Promise<string[]> {
+    return this.#read(
+      ({ expiry }) => Array.from(expiry.getKeys({ end: [now, AFTER_ALL_IDS], limit }), ([, id]) => id),
+    )
+  }
+
+  async recent(limit: number): Promise<UploadRecord[]> {
+    return this.#read(({ records, recent }) => {
+      const ids = Array.from(recent.getKeys({ reverse: true, limit }), ([, id]) => id)
+      return ids.map((id) => records.get(id)?.record).filter((record) => record !== undefined)
+    })
+  }
+
+  async check(): Promise<void> {
+    this.#read(({ records }) => records.get(''))
+  }
+
+  #open(): Databases {
+    try {
+      const root = open({ path: this.path, noSubdir: true, encoding: 'json', maxDbs: 3 })
+      return {
+        root,
+        records: root.openDB({ name: 'records', encoding: 'json' }),
+        expiry: root.openDB({ name: 'expiry', encoding: 'json' }),
+        recent: root.openDB({ name: 'recent', encoding: 'json' }),
+      }
+    } catch (error) {
+      throw asStoreError(error, this.path)
+    }
+  }
+
+  #read<T>(read: (databases: Databases) => T): T {
+    const databases = this.#require()
+    try {
+      return read(databases)
+    } catch (error) {
+      throw asStoreError(error, this.path)
+    }
+  }
+
+  /** All changes of `change` are committed as one, together with those of others who ask at the same time. */
+  async #change(change: (databases: Databases) => void): Promise<void> {
+    const databases = this.#require()
+    try {
+      await databases.root.transaction(() => {
+        change(databases)
+      })
+    } catch (error) {
+      throw asStoreError(error, this.path)
+    }
+  }
+
+  #require(): Databases {
+    if (this.#databases === undefined) throw new StoreError('unavailable', 'The record database is not open.')
+    return this.#databases
+  }
+}
+
+function removeIndexes(databases: Databases, id: string, old: Entry): void {
+  void databases.recent.remove([old.record.head.createdAt, id])
+  if (old.expiresAt !== undefined) void databases.expiry.remove([old.expiresAt, id])
+}
+
+function isNewer(a: UploadRecord, b: UploadRecord): boolean {
+  if (a.mark.generation !== b.mark.generation) return a.mark.generation > b.mark.generation
+  return a.mark.sequence > b.mark.sequence
+}
+
+function readAll({ records, expiry, recent }: Databases): void {
+  for (const database of [records, expiry, recent]) for (const _ of database.getRange());
+}
+
+function asStoreError(error: unknown, path: string): StoreError {
+  const message = error instanceof Error ? error.message : String(error)
+  if (/MDB_(CORRUPTED|PAGE_NOTFOUND|INVALID|BAD_|PANIC)/.test(message))
+    return damagedLmdb(path, message, error)
+  const isFull = /ENOSPC|No space left|MDB_MAP_FULL/.test(message)
+  return new StoreError(isFull ? 'full' : 'io', `The record database could not be used: ${message}`, {
+    cause: error,
+  })
+}

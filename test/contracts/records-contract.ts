@@ -1,0 +1,176 @@
+/**
+ * The contract of `RecordStore`, sentence by sentence, for every implementation.
+ */
+import fc from 'fast-check'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import type { RecordStore, UploadRecord } from '../../stores/contracts.ts'
+
+export interface RecordsUnderTest {
+  /** Two servers that share the records; the same one twice where they live in one process. */
+  readonly servers: readonly [RecordStore, RecordStore]
+  /** What is kept anywhere, index entries included. */
+  remains(): Promise<number>
+  /** Makes the store unreachable, until `stop`. */
+  cutOff(): Promise<void>
+  stop(): Promise<void>
+}
+
+export function record(id: string, mark: Partial<UploadRecord['mark']> = {}, createdAt = 1000): UploadRecord {
+  const defaults = {
+    state: 'open',
+    offset: 0,
+    syncedOffset: 0,
+    generation: 1,
+    sequence: 1,
+    writtenAt: 1000,
+  } as const
+  return { head: { id, createdAt, dialect: 'tus' }, mark: { ...defaults, ...mark } }
+}
+
+export function describeRecords(name: string, start: () => Promise<RecordsUnderTest>): void {
+  describe(`${name}: the contract of RecordStore`, () => {
+    let under: RecordsUnderTest
+    let one: RecordStore
+    let two: RecordStore
+
+    beforeEach(async () => {
+      under = await start()
+      ;[one, two] = under.servers
+    })
+    afterEach(async () => {
+      await under.stop()
+    })
+
+    it('`get` answers what the last `put` said, on every server', async () => {
+      const full: UploadRecord = {
+        head: {
+          id: 'u',
+          createdAt: 1,
+          dialect: 'tus',
+          metadata: 'filename d29ybGQ=,\u00e4 \ud83c\udf0a',
+          concat: 'partial',
+          owner: 'me',
+        },
+        mark: {
+          state: 'finished',
+          offset: 2 ** 45,
+          syncedOffset: 7,
+          length: 2 ** 45,
+          generation: 3,
+          sequence: 9,
+          writtenAt: 2,
+        },
+        storage: { type: 'file', path: '/a/b', bucket: 'c' },
+      }
+      await one.put(full, 5)
+      expect(await two.get('u')).toEqual(full)
+      await two.put(record('u', { generation: 4 }))
+      expect(await one.get('u')).toEqual(record('u', { generation: 4 }))
+    })
+
+    it('`get` answers undefined for an upload that was never put', async () => {
+      expect(await one.get('never')).toBeUndefined()
+    })
+
+    it('`put` never replaces a newer copy: the higher (generation, sequence) stays', async () => {
+      const copy = fc.record({
+        generation: fc.integer({ min: 1, max: 11 }),
+        sequence: fc.integer({ min: 1, max: 11 }),
+      })
+      let run = 0
+      await fc.assert(
+        fc.asyncProperty(fc.array(copy, { minLength: 1, maxLength: 6 }), async (copies) => {
+          const id = `u${run++}`
+          await Promise.all(copies.map((mark, n) => under.servers[n % 2]!.put(record(id, mark), 5)))
+          const newest = copies.toSorted((a, b) => b.generation - a.generation || b.sequence - a.sequence)[0]!
+          expect((await one.get(id))?.mark).toMatchObject(newest)
+        }),
+        { numRuns: 50 },
+      )
+    })
+
+    it('`put` of an older copy leaves the index entries of the newer one', async () => {
+      await one.put(record('u', { sequence: 2 }), 50)
+      await two.put(record('u', { sequence: 1 }))
+      expect(await one.expiring(50, 10)).toEqual(['u'])
+      await two.put(record('u', { sequence: 1 }), 10)
+      expect(await one.expiring(49, 10)).toEqual([])
+      await one.put(record('u', { sequence: 3 }))
+      await two.put(record('u', { sequence: 2 }), 10)
+      expect(await one.expiring(100, 10)).toEqual([])
+    })
+
+    it('`put` of the same mark again may move the expiry', async () => {
+      await one.put(record('u'), 50)
+      await one.put(record('u'), 70)
+      expect([await one.expiring(60, 10), await one.expiring(70, 10)]).toEqual([[], ['u']])
+      await one.put(record('u'))
+      expect(await one.expiring(100, 10)).toEqual([])
+    })
+
+    it('`remove` takes the record and all its index entries', async () => {
+      await one.put(record('u'), 5)
+      await one.put(record('u', { sequence: 2 }), 6)
+      await two.remove('u')
+      expect([await one.get('u'), await one.expiring(100, 10), await one.recent(10)]).toEqual([
+        undefined,
+        [],
+        [],
+      ])
+      expect(await under.remains()).toBe(0)
+    })
+
+    it('removing what is not there is no error', async () => {
+      await one.remove('never')
+      expect(await under.remains()).toBe(0)
+    })
+
+    it('`expiring` gives the ids that expire at or before `now`, soonest first', async () => {
+      const times = { c: 30, a: 10, b: 20, d: 40, e: 1_900_000_000_000 }
+      for (const [id, at] of Object.entries(times)) await one.put(record(id), at)
+      await one.put(record('never'))
+      expect(await two.expiring(9, 10)).toEqual([])
+      expect(await two.expiring(30, 10)).toEqual(['a', 'b', 'c'])
+      expect(await two.expiring(1_900_000_000_000, 2)).toEqual(['a', 'b'])
+      expect(await two.expiring(1_900_000_000_000, 10)).toEqual(['a', 'b', 'c', 'd', 'e'])
+    })
+
+    it('`recent` gives the newest creations first', async () => {
+      for (const [id, createdAt] of [
+        ['b', 20],
+        ['c', 1_800_000_000_000],
+        ['a', 10],
+      ] as const) {
+        await one.put(record(id, {}, createdAt))
+      }
+      await one.put(record('a', { sequence: 2 }, 10))
+      expect((await two.recent(10)).map(({ head }) => head.id)).toEqual(['c', 'b', 'a'])
+      expect((await two.recent(2)).map(({ head }) => head.id)).toEqual(['c', 'b'])
+      expect((await two.recent(10)).at(-1)?.mark.sequence).toBe(2)
+    })
+
+    it('keeps apart what has awkward names', async () => {
+      const ids = ['{a}', '{a}b', '}', '%7d', 'a b', '__proto__', 'constructor', '..']
+      for (const [n, id] of ids.entries()) await one.put(record(id, { offset: n }), 5)
+      for (const [n, id] of ids.entries()) expect((await two.get(id))?.mark.offset).toBe(n)
+      expect((await one.expiring(5, 100)).toSorted()).toEqual(ids.toSorted())
+      for (const id of ids) await one.remove(id)
+      expect(await under.remains()).toBe(0)
+    })
+
+    it('when it cannot be reached every method fails with `unavailable` and nothing hangs', async () => {
+      await one.put(record('u'), 5)
+      await one.check()
+      await under.cutOff()
+      const calls = [
+        () => one.put(record('u'), 5),
+        () => one.get('u'),
+        () => one.remove('u'),
+        () => one.expiring(1, 1),
+        () => one.recent(1),
+        () => one.check(),
+      ]
+      for (const call of calls) await expect(call()).rejects.toMatchObject({ code: 'unavailable' })
+    })
+  })
+}

@@ -1,0 +1,123 @@
+import { rm, truncate, writeFile } from 'node:fs/promises'
+import { open } from 'lmdb'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { LmdbRecords } from '../../stores/local/lmdb-records.ts'
+import { RedisConnection } from '../../stores/redis/redis-connection.ts'
+import { RedisRecords } from '../../stores/redis/redis-records.ts'
+import { makeFolder, temporaryFolder } from '../support/folder.ts'
+import { type RedisServer, startRedis } from '../support/redis.ts'
+import { describeRecords, record } from './records-contract.ts'
+
+describeRecords('LmdbRecords', async () => {
+  const folder = await makeFolder()
+  const records = new LmdbRecords({ directory: folder.path })
+  await records.start()
+  return {
+    servers: [records, records],
+    async remains() {
+      const root = open({ path: records.path, noSubdir: true, encoding: 'json' })
+      const databases = ['records', 'expiry', 'recent'].map((name) => root.openDB({ name, encoding: 'json' }))
+      return databases.reduce((sum, database) => sum + database.getCount(), 0)
+    },
+    cutOff: () => records.close(),
+    async stop() {
+      await records.close()
+      await folder.remove()
+    },
+  }
+})
+
+describe('LmdbRecords', () => {
+  it('keeps what was put when it is closed and opened again', async () => {
+    const records = new LmdbRecords({ directory: await temporaryFolder() })
+    await records.start()
+    await records.put(record('u'), 5)
+    await records.close()
+    await records.start()
+    expect(await records.get('u')).toEqual(record('u'))
+    expect(await records.expiring(5, 1)).toEqual(['u'])
+    await records.close()
+  })
+
+  it('says that a file is damaged which is no database, and is cut short, instead of dying of it', async () => {
+    const directory = await temporaryFolder()
+    const records = new LmdbRecords({ directory })
+    for (const foreign of ['hi', 'hello '.repeat(20_000), Buffer.alloc(65_536)]) {
+      await writeFile(records.path, foreign)
+      await expect(records.start()).rejects.toMatchObject({ code: 'damaged' })
+      await rm(records.path)
+    }
+
+    await records.start()
+    await Promise.all(Array.from({ length: 2000 }, (_, n) => records.put(record(`u${n}`), n)))
+    await records.close()
+    for (const pages of [20, 2, 1]) {
+      await truncate(records.path, pages * 4096)
+      await expect(records.start()).rejects.toMatchObject({ code: 'damaged', message: /remove it/ })
+    }
+    await rm(records.path)
+    await records.start()
+    expect(await records.recent(1)).toEqual([])
+    await records.close()
+  })
+
+  it('takes an empty file for a new database', async () => {
+    const records = new LmdbRecords({ directory: await temporaryFolder() })
+    await writeFile(records.path, '')
+    await records.start()
+    await records.put(record('u'))
+    await records.close()
+  })
+})
+
+let redis: RedisServer
+beforeAll(async () => {
+  redis = await startRedis()
+})
+afterAll(async () => {
+  await redis.stop()
+})
+
+describeRecords('RedisRecords', async () => {
+  const keyPrefix = `t${Math.random().toString(36).slice(2)}[*]:`
+  const connections = [0, 1].map(() => new RedisConnection({ url: redis.url, keyPrefix }))
+  const servers = connections.map((connection) => new RedisRecords({ connection }))
+  for (const server of servers) await server.start()
+  return {
+    servers: [servers[0]!, servers[1]!],
+    remains: () =>
+      connections[0]!.run(
+        async (client) => (await client.keys('*')).filter((key) => key.startsWith(keyPrefix)).length,
+      ),
+    async cutOff() {
+      await redis.kill()
+    },
+    async stop() {
+      for (const connection of connections) await connection.close()
+      // The last test kills it, as whoever comes after wants one that runs.
+      if ((await redis.command('PING').catch(() => '')) === '') await redis.restart()
+    },
+  }
+})
+
+describe('RedisRecords', () => {
+  it('gives the recent uploads that are there, though the index names some that are gone', async () => {
+    const connection = new RedisConnection({ url: redis.url, keyPrefix: 'gone:' })
+    const records = new RedisRecords({ connection })
+    await records.start()
+    for (let n = 0; n < 9; n++) await records.put(record(`u${n}`, {}, n))
+    await connection.run((client) => client.del('gone:record:{u8}', 'gone:record:{u7}', 'gone:record:{u5}'))
+    expect((await records.recent(3)).map(({ head }) => head.id)).toEqual(['u6', 'u4', 'u3'])
+    await connection.close()
+  })
+
+  it('calls a key that holds something else damaged', async () => {
+    const connection = new RedisConnection({ url: redis.url, keyPrefix: 'foreign:' })
+    const records = new RedisRecords({ connection })
+    await records.start()
+    await connection.run((client) => client.set('foreign:record:{u}', 'text'))
+    await expect(records.get('u')).rejects.toMatchObject({ code: 'damaged' })
+    await expect(records.put(record('u'))).rejects.toMatchObject({ code: 'damaged' })
+    await connection.close()
+  })
+})
