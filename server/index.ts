@@ -1,0 +1,24 @@
+/** Tidemark as a library: the Fastify plugin, the tus server behind it, and the stores and lockers to build with. */
+export {
+  type AcquireOptions,
+  type Appender,
+  type ByteStore,
+  type Lock,
+  LockError,
+  type Locker,
+  type Mark,
+  type RecordStore,
+  StoreError,
+  type UploadHead,
+  type UploadRecord,
+} from '../stores/contracts.ts'
+export { FileStore, type FileStoreOptions } from '../stores/file/file-store.ts'
+export { LmdbRecords } from '../stores/local/lmdb-records.ts'
+export { LocalLocker } from '../stores/local/local-locker.ts'
+export { RedisConfigStore } from '../stores/redis/redis-config-store.ts'
+export { RedisConnection, type RedisConnectionOptions } from '../stores/redis/redis-connection.ts'
+export { RedisLocker, type RedisLockerOptions } from '../stores/redis/redis-locker.ts'
+export { RedisRecords } from '../stores/redis/redis-records.ts'
+export { Refusal } from './errors.ts'
+export { TidemarkServer, type TidemarkServerOptions } from './host/tidemark-server.ts'
+export { type TidemarkOptions, tidemark } from './plugin.ts'

@@ -1,0 +1,40 @@
+/**
+ * `app.register(tidemark, { directory })`: resumable uploads inside your own Fastify. Ends with your app: `app.close()`
+ * stops running bodies at their last byte, keeps what came, answers, and gives everything back.
+ */
+import type { FastifyInstance } from 'fastify'
+import fastifyPlugin from 'fastify-plugin'
+import { factsOf } from './host/request-facts.ts'
+import type { TidemarkServer } from './host/tidemark-server.ts'
+import { isBelow, tusMount } from './host/tus-mount.ts'
+import { type OpenUploadsOptions, openUploads } from './open-uploads.ts'
+
+export interface TidemarkOptions extends Omit<OpenUploadsOptions, 'path'> {
+  /** Where uploads are created and live. Default `/files`. */
+  readonly path?: string
+}
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** The tus server that the plugin `tidemark` mounted; it emits the events of @tus/server. */
+    readonly tidemark: TidemarkServer
+  }
+}
+
+export const tidemark = fastifyPlugin<TidemarkOptions>(
+  async (app: FastifyInstance, { path = '/files', ...options }) => {
+    const uploads = await openUploads({ ...options, path })
+    app.decorate('tidemark', uploads.server)
+    await app.register(tusMount, { room: uploads, path })
+    // Node would tell every client to go on; a refused upload would then be sent in full first.
+    const isOurs = isBelow(path)
+    app.server.on('checkContinue', (req, res) => {
+      if (isOurs(req.url ?? '/')) factsOf(req).expectsContinue = true
+      else res.writeContinue()
+      app.server.emit('request', req, res)
+    })
+    app.addHook('preClose', () => uploads.drain())
+    app.addHook('onClose', () => uploads.close())
+  },
+  { name: 'tidemark', fastify: '5.x' },
+)
