@@ -10,6 +10,7 @@ import type { ConnectionBanner } from './connection.ts'
 import { formatSize } from './dom.ts'
 import type { FinishedList } from './finished-list.ts'
 import type { PageSettings } from './settings.ts'
+import { StallWatch } from './stall-watch.ts'
 import { strings } from './strings.ts'
 import type { WaitingList } from './waiting-list.ts'
 
@@ -53,7 +54,8 @@ export function startUploader(settings: PageSettings, parts: UploaderParts): Pag
     note: settings.maxSizeBytes === null ? null : `Up to ${formatSize(settings.maxSizeBytes)} per file`,
     locale: { strings },
   })
-  uppy.use(Tus, tusOptions(settings, parts.banner))
+  const stalls = watchForStalls(uppy, parts.banner)
+  uppy.use(Tus, tusOptions(settings, parts.banner, stalls))
   uppy.use(GoldenRetriever, {
     expires: 7 * dayMs,
     indexedDB: keptFiles,
@@ -61,6 +63,7 @@ export function startUploader(settings: PageSettings, parts: UploaderParts): Pag
   rememberFinished(uppy, parts.finished)
   goOnAfterRestore(uppy, parts.waiting)
   quietenWhenIdle(uppy, parts.banner)
+  sayWhyItFailed(uppy)
   return uppy
 }
 
@@ -75,7 +78,7 @@ function withoutEmptyMeta(file: PageFile): PageFile {
 /** An answer that means "not now", in a place where the client would take it for "never". */
 class NotNow extends Error {}
 
-function tusOptions({ endpoint }: PageSettings, banner: ConnectionBanner) {
+function tusOptions({ endpoint }: PageSettings, banner: ConnectionBanner, stalls: StallWatch) {
   return {
     endpoint,
     limit: uploadsAtOnce,
@@ -83,6 +86,9 @@ function tusOptions({ endpoint }: PageSettings, banner: ConnectionBanner) {
     storeFingerprintForResuming: true,
     removeFingerprintOnSuccess: true,
     allowedMetaFields: true,
+    onBeforeRequest(request, file) {
+      if (request.getMethod() !== 'DELETE') stalls.moved(file.id)
+    },
     onAfterResponse(request, response) {
       const status = response.getStatus()
       if (!isPassing(status)) banner.answered(request.getURL())
@@ -178,4 +184,34 @@ function quietenWhenIdle(uppy: PageUppy, banner: ConnectionBanner): void {
   }
   uppy.on('file-removed', soon)
   uppy.on('upload-success', soon)
+}
+
+function watchForStalls(uppy: PageUppy, banner: ConnectionBanner): StallWatch {
+  const stalls = new StallWatch((fileId) => {
+    const file = uppy.getFiles().find(({ id }) => id === fileId)
+    if (file === undefined || file.isPaused || file.error || file.progress.uploadComplete) {
+      stalls.ended(fileId)
+      return
+    }
+    banner.failed(uploadUrlOf(file) ?? fileId, 'unreachable')
+    uppy.pauseResume(fileId)
+    uppy.pauseResume(fileId)
+  })
+  uppy.on('upload-progress', (file, { bytesUploaded, bytesTotal }) => {
+    if (file === undefined) return
+    // All is sent: now the server may take its time to check and sync it.
+    if (bytesUploaded === bytesTotal) stalls.ended(file.id)
+    else stalls.moved(file.id)
+  })
+  stalls.start()
+  return stalls
+}
+
+/** Uppy only says that it failed; the server's answer says why, in a sentence for people. */
+function sayWhyItFailed(uppy: PageUppy): void {
+  uppy.on('upload-error', (file, _error, response) => {
+    const reason = response?.body?.xhr instanceof XMLHttpRequest ? response.body.xhr.responseText.trim() : ''
+    const isSentence = reason.length > 0 && reason.length < 300 && !reason.startsWith('<')
+    if (file !== undefined && isSentence) uppy.info(`${nameOf(file)}: ${reason}`, 'error', 15_000)
+  })
 }
