@@ -1,0 +1,121 @@
+/**
+ * The page that people see, at `/`. What `vite build` made is served as it is, but for two facts that only the
+ * running server knows, the tus endpoint and the largest upload: they are filled into <meta> tags once, at start.
+ * Its security headers stay in here: answers of the tus endpoint and of a host's own routes do not get them.
+ */
+import { createHash } from 'node:crypto'
+import { existsSync, readFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import fastifyStatic from '@fastify/static'
+import fp from 'fastify-plugin'
+
+export interface PagesOptions {
+  /** Folder of the built page: holds index.html and assets/. */
+  root: string
+  /** Base path of the tus endpoint, as the browser shall ask for it, such as `/files/`. */
+  endpoint: string
+  /** Largest upload in bytes, so that the page can refuse a file before its first byte. */
+  maxSize?: number
+}
+
+/**
+ * Nothing but our own files, and nothing inline. `data:` is for icons in stylesheets, `blob:` for the previews of
+ * chosen images. The page may not be framed: a click in it would upload for somebody else.
+ */
+const contentSecurityPolicy = [
+  "default-src 'none'",
+  "script-src 'self'",
+  "style-src 'self'",
+  "img-src 'self' data: blob:",
+  "connect-src 'self'",
+  "base-uri 'none'",
+  "form-action 'none'",
+  "frame-ancestors 'none'",
+].join('; ')
+
+// No Strict-Transport-Security: whether a host is for https alone is known to what ends TLS, not to this server.
+const securityHeaders = {
+  'content-security-policy': contentSecurityPolicy,
+  'x-content-type-options': 'nosniff',
+  'x-frame-options': 'DENY',
+  'referrer-policy': 'no-referrer',
+  'cross-origin-resource-policy': 'same-origin',
+}
+
+const oneYearMs = 365 * 24 * 60 * 60 * 1000
+
+export const pages = fp<PagesOptions>(
+  async (app, options) => {
+    const root = resolve(options.root)
+    const html = fillIn(readIndex(root), options)
+    const etag = `"${createHash('sha256').update(html).digest('base64url').slice(0, 27)}"`
+
+    await app.register(async (scope) => {
+      scope.addHook('onRequest', async (_request, reply) => {
+        reply.headers(securityHeaders)
+      })
+
+      scope.get('/', async (request, reply) => {
+        // May be kept, but must be asked for again: it names the assets of this very build.
+        reply.headers({ 'cache-control': 'no-cache', etag })
+        if (isKept(request.headers['if-none-match'], etag)) return reply.code(304).send()
+        return reply.type('text/html; charset=utf-8').send(html)
+      })
+
+      // The names carry a hash of the content, so a name never means something else.
+      await scope.register(fastifyStatic, {
+        root: join(root, 'assets'),
+        prefix: '/assets/',
+        decorateReply: false,
+        index: false,
+        immutable: true,
+        maxAge: oneYearMs,
+        preCompressed: true,
+        setHeaders: (reply) => {
+          reply.setHeader('vary', 'accept-encoding')
+        },
+      })
+    })
+  },
+  { name: 'tidemark-pages', fastify: '5.x' },
+)
+
+function readIndex(root: string): string {
+  const path = join(root, 'index.html')
+  if (!existsSync(path) || !existsSync(join(root, 'assets'))) {
+    throw new Error(
+      `There is no built page in ${root}. Build it with "npx vite build --config web/vite.config.ts", or run without the page.`,
+    )
+  }
+  return readFileSync(path, 'utf8')
+}
+
+function fillIn(html: string, { endpoint, maxSize }: PagesOptions): string {
+  const withEndpoint = fillMeta(html, 'tidemark-endpoint', endpoint)
+  return fillMeta(withEndpoint, 'tidemark-max-size', maxSize === undefined ? '' : String(maxSize))
+}
+
+function fillMeta(html: string, name: string, content: string): string {
+  const tag = new RegExp(`<meta name="${name}" content="[^"]*"`)
+  if (!tag.test(html)) throw new Error(`The built page has no <meta name="${name}">; build it anew.`)
+  // As a function: in a replacement text, `$&` would have a meaning.
+  return html.replace(tag, () => `<meta name="${name}" content="${escapeHtml(content)}"`)
+}
+
+const entities: Record<string, string> = {
+  '&': '&amp;',
+  '<': '&lt;',
+  '>': '&gt;',
+  '"': '&quot;',
+  "'": '&#39;',
+}
+
+function escapeHtml(text: string): string {
+  return text.replace(/[&<>"']/g, (character) => entities[character]!)
+}
+
+/** RFC 9110, 13.1.2: a list of tags, compared weakly (a proxy that compresses makes ours weak), or `*`. */
+function isKept(ifNoneMatch: string | undefined, etag: string): boolean {
+  if (ifNoneMatch === undefined) return false
+  return ifNoneMatch.split(',').some((tag) => tag.trim() === '*' || tag.trim().replace(/^W\//, '') === etag)
+}

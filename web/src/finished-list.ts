@@ -1,0 +1,110 @@
+/**
+ * The links to finished uploads, newest first. They are kept in this browser alone: whoever has a link has the
+ * file, so nobody else is told.
+ */
+import { announce, byId, formatSize, isRecord, make, storedList } from './dom.ts'
+
+export interface FinishedUpload {
+  name: string
+  sizeBytes: number
+  url: string
+}
+
+const keptAtMost = 200
+const stored = storedList<FinishedUpload>('tidemark:finished', isFinishedUpload)
+
+export class FinishedList {
+  #uploads = stored.read()
+  readonly #list = byId('finished-list')
+  readonly #clear = byId<HTMLButtonElement>('finished-clear')
+
+  start(): void {
+    this.#clear.addEventListener('click', () => {
+      this.#keep([])
+      announce('The list of finished uploads was cleared')
+      byId('finished-title').focus()
+    })
+    // Another tab of the same browser has finished something, or cleared the list.
+    window.addEventListener('storage', () => {
+      this.#uploads = stored.read()
+      this.#render()
+    })
+    this.#render()
+  }
+
+  /** An upload that is told twice (a reload in the very moment of finishing) is listed once. */
+  add(upload: FinishedUpload): void {
+    const others = stored.read().filter(({ url }) => url !== upload.url)
+    this.#keep([upload, ...others].slice(0, keptAtMost))
+    announce(`${upload.name} is uploaded`)
+  }
+
+  #keep(uploads: FinishedUpload[]): void {
+    this.#uploads = uploads
+    stored.write(uploads)
+    this.#render()
+  }
+
+  #render(): void {
+    const isEmpty = this.#uploads.length === 0
+    this.#clear.hidden = isEmpty
+    byId('finished-empty').hidden = !isEmpty
+    this.#list.replaceChildren(...this.#uploads.map(row))
+  }
+}
+
+function row({ name, sizeBytes, url }: FinishedUpload): HTMLElement {
+  // `download` keeps the name that the file had here, and keeps this page open while other uploads run.
+  const link = make('a', { href: url, download: name, class: 'row-name' }, name)
+  const copy = make(
+    'button',
+    { type: 'button', class: 'button', 'aria-label': `Copy link to ${name}` },
+    'Copy link',
+  )
+  copy.addEventListener('click', async () => {
+    const copied = await copyText(url)
+    copy.textContent = copied ? 'Copied' : 'Not copied'
+    announce(copied ? `Link to ${name} copied` : `The link could not be copied: ${url}`)
+    setTimeout(() => {
+      copy.textContent = 'Copy link'
+    }, 2000)
+  })
+  const text = make(
+    'div',
+    { class: 'row-text' },
+    link,
+    make('span', { class: 'quiet' }, formatSize(sizeBytes)),
+  )
+  return make('li', { class: 'row', 'data-url': url }, text, copy)
+}
+
+async function copyText(text: string): Promise<boolean> {
+  try {
+    await navigator.clipboard.writeText(text)
+    return true
+  } catch {
+    return copyBySelection(text)
+  }
+}
+
+/** navigator.clipboard is there only on https and localhost; a server in a home or an office often has neither. */
+function copyBySelection(text: string): boolean {
+  const focused = document.activeElement
+  const field = make('textarea', { class: 'unseen', readonly: '', 'aria-hidden': 'true' }, text)
+  document.body.append(field)
+  field.select()
+  const copied = document.execCommand('copy')
+  field.remove()
+  if (focused instanceof HTMLElement) focused.focus()
+  return copied
+}
+
+function isFinishedUpload(value: unknown): value is FinishedUpload {
+  return (
+    isRecord(value) &&
+    typeof value.name === 'string' &&
+    typeof value.sizeBytes === 'number' &&
+    typeof value.url === 'string' &&
+    /^https?:/.test(value.url)
+  )
+}

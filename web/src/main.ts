@@ -1,0 +1,28 @@
+/** The page at `/` of a Tidemark server: the parts are made here, and put together. */
+import '@uppy/core/css/style.min.css'
+import '@uppy/dashboard/css/style.min.css'
+import './style.css'
+import { ConnectionBanner } from './connection.ts'
+import { FinishedList } from './finished-list.ts'
+import { readSettings } from './settings.ts'
+import { takeTabSlot } from './tab-slot.ts'
+import { startUploader } from './uploader.ts'
+import { WaitingList } from './waiting-list.ts'
+
+const finished = new FinishedList()
+finished.start()
+
+const tabSlot = await takeTabSlot()
+const waiting = new WaitingList((files) => {
+  for (const file of files) addFile(file)
+})
+const uppy = startUploader(readSettings(), { tabSlot, banner: new ConnectionBanner(), finished, waiting })
+waiting.start()
+
+function addFile(file: File): void {
+  try {
+    uppy.addFile({ name: file.name, type: file.type, data: file, source: 'Dashboard' })
+  } catch {
+    // Too large, or chosen twice: Uppy has told people already.
+  }
+}
