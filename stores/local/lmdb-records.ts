@@ -87,8 +87,8 @@ export class LmdbRecords implements RecordStore {
   }
 
   async expiring(now: number, limit: number): Promise<string[]> {
-    return this.#read(
-      ({ expiry }) => Array.from(expiry.getKeys({ end: [now, AFTER_ALL_IDS], limit }), ([, id]) => id),
+    return this.#read(({ expiry }) =>
+      Array.from(expiry.getKeys({ end: [now, AFTER_ALL_IDS], limit }), ([, id]) => id),
     )
   }
 

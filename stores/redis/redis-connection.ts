@@ -6,7 +6,7 @@
  * one command timeout. The connections heal by themselves.
  */
 import { once } from 'node:events'
-import { Redis, type RedisOptions } from 'ioredis'
+import { Redis, type RedisOptions, ReplyError } from 'ioredis'
 import { StoreError } from '../contracts.ts'
 import { Keys } from './keys.ts'
 import { runScript, type Script } from './scripts.ts'
@@ -35,6 +35,20 @@ export type RedisEvent =
   | { readonly is: 'away'; readonly cause: string }
   | { readonly is: 'replaced'; readonly runId: string }
   | { readonly is: 'may-evict'; readonly policy: string }
+
+/** A command failed; `mayHaveRun` says whether Redis may have executed it all the same. */
+export class RedisFailure extends StoreError {
+  readonly mayHaveRun: boolean
+
+  constructor(
+    code: 'unavailable' | 'damaged',
+    message: string,
+    options: { cause: unknown; mayHaveRun: boolean },
+  ) {
+    super(code, message, options)
+    this.mayHaveRun = options.mayHaveRun
+  }
+}
 
 const START_TIMEOUT_MS = 1_500
 const RECONNECT_MAX_MS = 1_000
@@ -261,8 +275,9 @@ export class RedisConnection {
     for (const listener of [...this.#listeners]) listener(event)
   }
 
-  #away(): StoreError {
-    return new StoreError('unavailable', `Redis at ${this.#place()} is away.`, { cause: this.#lastError })
+  #away(): RedisFailure {
+    const options = { cause: this.#lastError, mayHaveRun: false }
+    return new RedisFailure('unavailable', `Redis at ${this.#place()} is away.`, options)
   }
 
   /** Host and port; never the password. */
@@ -287,10 +302,16 @@ function isTimeout(error: unknown): boolean {
 function asStoreError(error: unknown, place: string): StoreError {
   if (error instanceof StoreError) return error
   const message = describe(error)
+  // An answer, also a refusal, means that nothing is under way any more.
+  const mayHaveRun = !(error instanceof ReplyError) && !message.startsWith("Stream isn't writeable")
   if (/WRONGTYPE|user_script/.test(message)) {
-    return new StoreError('damaged', `Redis at ${place} holds something else: ${message}`, { cause: error })
+    const options = { cause: error, mayHaveRun: true }
+    return new RedisFailure('damaged', `Redis at ${place} holds something else: ${message}`, options)
   }
-  return new StoreError('unavailable', `Redis at ${place} cannot be used: ${message}`, { cause: error })
+  return new RedisFailure('unavailable', `Redis at ${place} cannot be used: ${message}`, {
+    cause: error,
+    mayHaveRun,
+  })
 }
 
 function describe(error: unknown): string {

@@ -13,7 +13,7 @@ import { decodeIdentity, encodeIdentity, isProvablyDead, ownIdentity } from '../
 import { newTusLock } from '../tus-lock.ts'
 import { type Clock, Lease, systemClock } from './lease.ts'
 import { putArgs, putWithHints } from './record-codec.ts'
-import type { RedisConnection } from './redis-connection.ts'
+import { type RedisConnection, RedisFailure } from './redis-connection.ts'
 import { type LockHome, RedisLock } from './redis-lock.ts'
 import { scripts } from './scripts.ts'
 import { Turn } from './turn.ts'
@@ -25,6 +25,8 @@ export interface RedisLockerOptions {
   readonly leaseMs?: number
   /** How long `newLock(id).lock()` waits, for code that was written for @tus/server. */
   readonly acquireTimeoutMs?: number
+  /** Between renewals, and between attempts to give back what could not be given back. */
+  readonly tickMs?: number
   readonly clock?: Clock
 }
 
@@ -64,7 +66,7 @@ export class RedisLocker implements Locker, TusLocker {
     this.#upkeep = new Upkeep({
       connection: this.#connection,
       leaseMs: this.leaseMs,
-      tickMs: this.leaseMs / 10,
+      tickMs: options.tickMs ?? this.leaseMs / 10,
       clock: this.#clock,
     })
   }
@@ -151,7 +153,8 @@ export class RedisLocker implements Locker, TusLocker {
 
       const leftToWaitMs = deadlineMs - this.#clock().monotonicMs
       // Redis tells nobody that a lease has ended: ask right after it.
-      const news = await turn.wait(Math.min(ASK_AGAIN_MS, leftMs + 2, leftToWaitMs))
+      const leaseEndsMs = leftMs < 0 ? ASK_AGAIN_MS : leftMs + 2
+      const news = await turn.wait(Math.min(ASK_AGAIN_MS, leaseEndsMs, leftToWaitMs))
       if (news === 'superseded') throw lockError('superseded')
       const isOver = this.#clock().monotonicMs >= deadlineMs && news === 'nothing'
       if (news !== 'aborted' && news !== 'closed' && !isOver) continue
@@ -172,7 +175,8 @@ export class RedisLocker implements Locker, TusLocker {
         [token, this.#holder, this.#channel, this.leaseMs, 3 * ASK_AGAIN_MS, awaited, FENCE_KEPT_MS],
       )) as Reply
     } catch (error) {
-      void this.#upkeep.release(id, token, true)
+      const mayHaveRun = !(error instanceof RedisFailure) || error.mayHaveRun
+      if (mayHaveRun || awaited !== '') void this.#upkeep.release(id, token, mayHaveRun)
       throw lockError('unavailable', error)
     }
   }

@@ -179,6 +179,7 @@ export function describeLocker(name: string, start: () => Promise<LockerUnderTes
     })
 
     it('a wait ends with `aborted` when `signal` aborts, and leaves nothing behind', async () => {
+      const timersBefore = countTimers()
       const controller = new AbortController()
       const wanted = deferred()
       const holder = await one.acquire('u', { ...wait, onWanted: wanted.resolve })
@@ -187,6 +188,7 @@ export function describeLocker(name: string, start: () => Promise<LockerUnderTes
       controller.abort()
       expect(await waiting).toBe('aborted')
       await holder.release()
+      expect(countTimers()).toBeLessThanOrEqual(timersBefore)
       await nothingRemains()
     })
 
@@ -250,4 +252,8 @@ export async function failure(acquisition: Promise<Lock>): Promise<LockErrorCode
   } catch (error) {
     return (error as { code: LockErrorCode }).code
   }
+}
+
+function countTimers(): number {
+  return process.getActiveResourcesInfo().filter((resource) => resource === 'Timeout').length
 }
