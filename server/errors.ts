@@ -25,6 +25,14 @@ export const errorTable = {
   'header-unsupported': [400, 'this server does not support that header for this store'],
   'id-invalid': [400, 'that upload id can not be used'],
 
+  // What is refused before a room of ours sees it
+  'headers-too-large': [431, 'the headers of this request are too large'],
+  'request-malformed': [400, 'this is not a request that can be understood'],
+  'request-slow': [408, 'the headers of this request took too long'],
+  'url-invalid': [400, 'the URL of this request can not be decoded'],
+  'route-unknown': [404, 'there is nothing here'],
+  'expectation-unknown': [417, 'the only expectation that is known here is 100-continue'],
+
   // The upload
   'not-found': [404, 'there is no such upload'],
   gone: [410, 'this upload is gone; begin a new one'],

@@ -1,0 +1,284 @@
+/**
+ * Every setting of Tidemark, each in one place: its flag and `TIDEMARK_*` variable, kind, default and sentence, and
+ * below them the rules between settings. Help, docs/configuration.md and the type `Config` are made from this table.
+ *
+ * A flag that tusd has too bears tusd's name. Defaults are written as a user would write them, and parsed alike.
+ */
+import {
+  addresses,
+  basePath,
+  duration,
+  flag,
+  type Kind,
+  oneOf,
+  optionalText,
+  origins,
+  redisUrl,
+  size,
+  text,
+  wholeNumber,
+} from './setting-kinds.ts'
+
+export interface Setting<T> {
+  readonly group: string
+  /** Without dashes; the variable is made from it: `max-size`, `TIDEMARK_MAX_SIZE`. */
+  readonly flag: string
+  readonly kind: Kind<T>
+  readonly default: string
+  /** What the default means, where its text does not say it. */
+  readonly defaultSays?: string
+  readonly sentence: string
+}
+
+const define = <T>(setting: Setting<T>): Setting<T> => setting
+
+const listening = 'Listening'
+const uploads = 'Uploads'
+const pace = 'Time and pace'
+const servers = 'More than one server'
+const pages = 'Browsers'
+const logging = 'Logging'
+
+export const settings = {
+  host: define({
+    group: listening,
+    flag: 'host',
+    kind: text('<address>'),
+    default: '0.0.0.0',
+    sentence: 'Address to listen on; the default, as with tusd, is every IPv4 address of the machine.',
+  }),
+  port: define({
+    group: listening,
+    flag: 'port',
+    kind: wholeNumber(0, 65_535),
+    default: '1080',
+    sentence: 'Port to listen on; 0 takes a free one.',
+  }),
+  unixSock: define({
+    group: listening,
+    flag: 'unix-sock',
+    kind: optionalText('<path>'),
+    default: '',
+    defaultSays: 'none',
+    sentence: 'Listen on a UNIX socket at this path, in place of address and port.',
+  }),
+  basePath: define({
+    group: listening,
+    flag: 'base-path',
+    kind: basePath,
+    default: '/files/',
+    sentence: 'Path under which uploads are created and live.',
+  }),
+  behindProxy: define({
+    group: listening,
+    flag: 'behind-proxy',
+    kind: flag,
+    default: 'false',
+    sentence: 'Believe X-Forwarded-* and Forwarded headers when they come from a trusted proxy.',
+  }),
+  trustedProxies: define({
+    group: listening,
+    flag: 'trusted-proxies',
+    kind: addresses,
+    default: 'loopback,linklocal,uniquelocal',
+    sentence: 'Addresses and networks of the proxies that are believed; by default only private ones.',
+  }),
+
+  uploadDir: define({
+    group: uploads,
+    flag: 'upload-dir',
+    kind: text('<folder>'),
+    default: './data',
+    sentence: 'Folder that keeps the uploads; it is made when it is not there.',
+  }),
+  maxSizeBytes: define({
+    group: uploads,
+    flag: 'max-size',
+    kind: size,
+    default: '0',
+    defaultSays: '0, no limit',
+    sentence: 'Largest size of one upload; 0 for no limit.',
+  }),
+  disableDownload: define({
+    group: uploads,
+    flag: 'disable-download',
+    kind: flag,
+    default: 'false',
+    sentence: 'Do not serve uploads for download.',
+  }),
+  disableTermination: define({
+    group: uploads,
+    flag: 'disable-termination',
+    kind: flag,
+    default: 'false',
+    sentence: 'Do not let clients delete uploads.',
+  }),
+  durability: define({
+    group: uploads,
+    flag: 'durability',
+    kind: oneOf('finish', 'checkpoint', 'none'),
+    default: 'finish',
+    sentence:
+      'When bytes are synced to the disk, for a loss of power: before a finished upload is acknowledged, before every ' +
+      'acknowledged offset, or never by us.',
+  }),
+  expireAfterMs: define({
+    group: uploads,
+    flag: 'expire-after',
+    kind: duration({ min: 1000, max: 100 * 365 * 86_400_000, orZero: true }),
+    default: '7d',
+    sentence:
+      'Remove unfinished uploads after this time; 0 for never. A week lets somebody come back after a holiday, and ' +
+      'still empties the folder of what was given up. Finished uploads are never removed.',
+  }),
+  expireMode: define({
+    group: uploads,
+    flag: 'expire-mode',
+    kind: oneOf('sliding', 'absolute'),
+    default: 'sliding',
+    sentence: 'Count that time from the last received data, or from the creation of the upload.',
+  }),
+  sweepIntervalMs: define({
+    group: uploads,
+    flag: 'sweep-interval',
+    kind: duration({ min: 1000 }),
+    default: '1m',
+    sentence: 'How often expired uploads and remains of cut-off work are looked for.',
+  }),
+
+  networkTimeoutMs: define({
+    group: pace,
+    flag: 'network-timeout',
+    kind: duration({ min: 100 }),
+    default: '60s',
+    sentence: 'End a request from which no data came for this long; what came is kept.',
+  }),
+  minRateBytesPerS: define({
+    group: pace,
+    flag: 'min-rate',
+    kind: size,
+    default: '256',
+    defaultSays: '256, bytes a second',
+    sentence:
+      'End a request that sends less than this on average, in bytes a second; 0 for no limit. What came is kept.',
+  }),
+  acquireLockTimeoutMs: define({
+    group: pace,
+    flag: 'acquire-lock-timeout',
+    kind: duration({ min: 10 }),
+    default: '20s',
+    sentence: 'How long a request waits until another one lets go of the same upload.',
+  }),
+  shutdownTimeoutMs: define({
+    group: pace,
+    flag: 'shutdown-timeout',
+    kind: duration({ min: 100 }),
+    default: '10s',
+    sentence: 'How long running requests may take to end after SIGTERM or SIGINT, before they are cut.',
+  }),
+
+  redisUrl: define({
+    group: servers,
+    flag: 'redis-url',
+    kind: redisUrl,
+    default: '',
+    defaultSays: 'none: one server, nothing beside the folder',
+    sentence: 'Share locks and records with other servers through this Redis; rediss:// for TLS.',
+  }),
+  redisKeyPrefix: define({
+    group: servers,
+    flag: 'redis-key-prefix',
+    kind: text('<text>'),
+    default: 'tidemark:',
+    sentence: 'What the names of all keys in Redis begin with.',
+  }),
+  leaseMs: define({
+    group: servers,
+    flag: 'lease',
+    kind: duration({ min: 1000, max: 600_000 }),
+    default: '10s',
+    sentence: 'How long the uploads of a server that vanished stay locked.',
+  }),
+
+  corsAllowOrigin: define({
+    group: pages,
+    flag: 'cors-allow-origin',
+    kind: origins,
+    default: '*',
+    sentence:
+      'Which sites may upload from their pages: *, a list (https://example.com, https://*.example.com), or a regular ' +
+      'expression that begins with ^.',
+  }),
+  showPage: define({
+    group: pages,
+    flag: 'show-page',
+    kind: flag,
+    default: 'true',
+    sentence: 'Serve the upload page at /.',
+  }),
+
+  logLevel: define({
+    group: logging,
+    flag: 'log-level',
+    kind: oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'),
+    default: 'info',
+    sentence: 'Least important lines that are still logged; health checks are logged at debug.',
+  }),
+  logFormat: define({
+    group: logging,
+    flag: 'log-format',
+    kind: oneOf('auto', 'json', 'pretty'),
+    default: 'auto',
+    sentence: 'One JSON object a line, or lines for people; auto is pretty on a terminal and JSON elsewhere.',
+  }),
+} as const
+
+type Settings = typeof settings
+export type SettingKey = keyof Settings
+type ValueOf<S> = S extends Setting<infer T> ? T : never
+
+/** Every setting, parsed. Units are in the names; what is empty in text is undefined here. */
+export type Config = { readonly [K in SettingKey]: ValueOf<Settings[K]> }
+
+export const variableOf = (flagName: string): string =>
+  `TIDEMARK_${flagName.toUpperCase().replaceAll('-', '_')}`
+
+/** What a rule looks at: the values, whether the user gave a setting, and how a setting is named to this user. */
+export interface Given {
+  readonly config: Config
+  isGiven(key: SettingKey): boolean
+  name(key: SettingKey): string
+}
+
+/** A rule is broken when its setting was given and `breaks` says so. Nothing that was asked for is silently ignored. */
+export const rules: readonly {
+  readonly setting: SettingKey
+  readonly breaks: (given: Given) => boolean
+  readonly says: (given: Given) => string
+}[] = [
+  {
+    setting: 'unixSock',
+    breaks: ({ config, isGiven }) => config.unixSock !== undefined && (isGiven('port') || isGiven('host')),
+    says: ({ isGiven, name }) => `can not be used together with ${name(isGiven('port') ? 'port' : 'host')}`,
+  },
+  {
+    setting: 'trustedProxies',
+    breaks: ({ config }) => !config.behindProxy,
+    says: ({ name }) => `has no effect without ${name('behindProxy')}`,
+  },
+  {
+    setting: 'basePath',
+    breaks: ({ config }) => config.basePath === '/' && config.showPage,
+    says: () => 'can not be / while the upload page is served there; add --show-page=false',
+  },
+  {
+    setting: 'expireMode',
+    breaks: ({ config }) => config.expireAfterMs === 0,
+    says: ({ name }) => `has no effect while ${name('expireAfterMs')} is 0`,
+  },
+  {
+    setting: 'redisKeyPrefix',
+    breaks: ({ config }) => config.redisUrl === undefined,
+    says: ({ name }) => `has no effect without ${name('redisUrl')}`,
+  },
+]
