@@ -1,9 +1,7 @@
 /**
  * The house around the rooms: one HTTP server, in which uploads, health checks and the page each have their place.
  *
- * Uploads get Node's own request and response from an onRequest hook, so plugins that were registered before (sign-in,
- * rate limits) go first, and nothing of Fastify (body parsers, limits, timeouts) touches the bytes. Not through
- * @fastify/middie: it would rewrite the URL and write nine properties on every request, for one mount.
+ * What all requests have in common is said here: how connections live, who is logged, how Node's own refusals sound.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import fastify, {
@@ -22,7 +20,9 @@ import { refusalAnswer } from './host/refusals.ts'
 import { factsOf } from './host/request-facts.ts'
 import { logWhenClosed } from './host/request-log.ts'
 import { RunningRequests } from './host/running-requests.ts'
+import { isBelow, tusMount } from './host/tus-mount.ts'
 import type { UploadRoom } from './host/upload-room.ts'
+import { pathOf } from './protocol/upload-url.ts'
 
 export interface AppParts {
   readonly config: Config
@@ -53,12 +53,11 @@ export function buildApp({ config, uploads, logger, page }: AppParts): FastifyIn
     return503OnClosing: false,
   })
 
-  app.addHook('onRequest', (request, reply, done) => {
+  app.addHook('onRequest', (request, _reply, done) => {
     factsOf(request.raw).remoteAddress = request.ip
-    if (!isUploadUrl(request.raw.url)) return done()
-    reply.hijack()
-    handleUpload(request.raw, reply.raw)
+    done()
   })
+  app.register(tusMount, { room: uploads, owns: isUploadUrl })
   app.setNotFoundHandler((request, reply) => refuse(request.raw, reply, 'route-unknown'))
   app.setErrorHandler<FastifyError>((error, request, reply) => {
     const isOurs = (error.statusCode ?? 500) >= 500
@@ -111,14 +110,6 @@ export function buildApp({ config, uploads, logger, page }: AppParts): FastifyIn
     return server
   }
 
-  function handleUpload(req: IncomingMessage, res: ServerResponse): void {
-    uploads.handle(req, res).catch((error: unknown) => {
-      factsOf(req).error = error
-      if (res.headersSent) res.destroy()
-      else refuseRaw(req, res, 'internal')
-    })
-  }
-
   function refuseRaw(req: IncomingMessage, res: ServerResponse, code: ErrorCode): void {
     const { status, headers, body } = refusalAnswer(code, config.corsAllowOrigin, req.headers.origin)
     factsOf(req).code = code
@@ -132,15 +123,11 @@ export function buildApp({ config, uploads, logger, page }: AppParts): FastifyIn
   }
 }
 
-/** `/files`, `/files/` and all below; also in the absolute form that a proxy may send (`GET http://host/files/`). */
+/** `/files`, `/files/` and all below. At the root health checks keep their place; no id of an upload has a slash in it. */
 function uploadUrlTest(basePath: string): (url: string | undefined) => boolean {
-  const bare = basePath.slice(0, -1)
-  // At the root health checks keep their place; no id of an upload has a slash in it.
-  const isTaken = (path: string) => basePath === '/' && /^\/health\/(live|ready)$/.test(path)
-  return (url = '') => {
-    const path = url.replace(/^https?:\/\/[^/?#]*/i, '').split('?', 1)[0]!
-    return (path === bare || path.startsWith(basePath)) && !isTaken(path)
-  }
+  const isBelowBase = isBelow(basePath)
+  return (url = '/') =>
+    isBelowBase(url) && !(basePath === '/' && /^\/health\/(live|ready)$/.test(pathOf(url)))
 }
 
 /**

@@ -1,28 +1,56 @@
-/** Makes the room that receives uploads. A stand-in: plain @tus/server over a folder, until the engine moves in. */
-import type { ServerResponse } from 'node:http'
-import { FileStore } from '@tus/file-store'
-import { Server } from '@tus/server'
+/** From settings to the room that receives uploads, and from what happens there to log lines. */
 import type { Logger } from 'pino'
+import proxyAddr from 'proxy-addr'
 import type { Config } from './config.ts'
-import { factsOf } from './host/request-facts.ts'
-import type { UploadRoom } from './host/upload-room.ts'
+import { openUploads, type Uploads, type UploadsEvent } from './open-uploads.ts'
 
-export async function assemble(config: Config, _logger: Logger): Promise<UploadRoom> {
-  const tus = new Server({ path: config.basePath, datastore: new FileStore({ directory: config.uploadDir }) })
-  const running = new Set<ServerResponse>()
-  return {
-    async handle(req, res) {
-      running.add(res)
-      res.once('close', () => running.delete(res))
-      if (factsOf(req).expectsContinue) res.writeContinue()
-      await tus.handle(req, res)
-    },
-    async checkReady() {},
-    async drain() {
-      const ends = [...running].map((res) => new Promise((resolve) => res.once('close', resolve)))
-      for (const res of running) res.destroy()
-      await Promise.all(ends)
-    },
-    async close() {},
-  }
+export function assemble(config: Config, logger: Logger): Promise<Uploads> {
+  const { corsAllowOrigin: origins, redisUrl } = config
+  const trusts = proxyAddr.compile([...config.trustedProxies])
+  return openUploads({
+    path: config.basePath,
+    directory: config.uploadDir,
+    durability: config.durability,
+    maxSize: config.maxSizeBytes,
+    disableDownload: config.disableDownload,
+    disableTermination: config.disableTermination,
+    expiry: { afterMs: config.expireAfterMs, mode: config.expireMode },
+    sweepEveryMs: config.sweepIntervalMs,
+    networkTimeoutMs: config.networkTimeoutMs,
+    leastBytesPerSecond: config.minRateBytesPerS,
+    acquireLockTimeoutMs: config.acquireLockTimeoutMs,
+    // A relative Location is right behind any proxy; an absolute one only when the proxy is believed.
+    relativeLocation: !config.behindProxy,
+    respectForwardedHeaders: config.behindProxy,
+    trustsProxy: (address) => trusts(address, 0),
+    ...(origins !== '*' && { allowedOrigins: (origin: string) => origins.test(origin) }),
+    ...(redisUrl !== undefined && {
+      redisUrl,
+      redisKeyPrefix: config.redisKeyPrefix,
+      leaseMs: config.leaseMs,
+    }),
+    describe: config.unixSock ?? `${config.host}:${config.port}`,
+    report: (event) => log(logger, event),
+  })
+}
+
+const lines = {
+  rewound: ['error', 'storage held less than was acknowledged; the upload was set back'],
+  displaced: ['debug', 'an upload went to another request'],
+  'record-failed': ['warn', 'the record of an upload could not be written'],
+  'left-behind': ['warn', 'a refused creation left files behind'],
+  'sweep-failed': ['error', 'a sweep failed'],
+  'listener-failed': ['error', 'a listener failed'],
+  available: ['info', 'Redis answers again'],
+  away: ['error', 'Redis can not be reached; new data is refused until it answers'],
+  replaced: ['warn', 'another Redis answers, or it was restarted; records are put back from the marks'],
+  'may-evict': ['warn', 'Redis may throw keys away; set maxmemory-policy to noeviction'],
+} as const
+
+/** One line for what an operator should know. */
+function log(logger: Logger, event: UploadsEvent): void {
+  if (event.is === 'request-failed') return // The request's own line shows the error.
+  const { is, ...facts } = event.is === 'redis' ? event.event : event
+  const [level, sentence] = lines[is]
+  logger[level]('error' in facts ? { ...facts, err: facts.error } : facts, sentence)
 }

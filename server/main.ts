@@ -7,7 +7,8 @@
  */
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
-import type { FastifyInstance } from 'fastify'
+import { fileURLToPath } from 'node:url'
+import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import type { Logger } from 'pino'
 import { asksFor, type Config, loadConfig, SettingError } from './config.ts'
 import { checkFolder, checkRedis, listenError, removeStaleSocket, StartError } from './host/start-checks.ts'
@@ -37,7 +38,8 @@ async function main(argv: readonly string[]): Promise<void> {
     ])
   const logger = await makeLogger(config, process.stdout.isTTY)
   const uploads = await assemble(config, logger)
-  const app = buildApp({ config, uploads, logger })
+  const page = config.showPage ? await loadPage(config) : undefined
+  const app = buildApp({ config, uploads, logger, ...(page && { page }) })
   await listen(app, config).catch(async (error: unknown) => {
     await app.close()
     throw error
@@ -79,6 +81,15 @@ async function listen(app: FastifyInstance, config: Config): Promise<void> {
   } catch (error) {
     throw listenError(config, error)
   }
+}
+
+async function loadPage(config: Config): Promise<FastifyPluginAsync> {
+  const { pages } = await import('./host/pages.ts')
+  // Beside the built server, or in dist/ while the sources run themselves.
+  const isBuilt = import.meta.url.endsWith('.js')
+  const root = fileURLToPath(new URL(isBuilt ? '../web' : '../dist/web', import.meta.url))
+  const maxSize = config.maxSizeBytes > 0 ? { maxSize: config.maxSizeBytes } : {}
+  return async (app) => void (await app.register(pages, { root, endpoint: config.basePath, ...maxSize }))
 }
 
 function sayWhere(app: FastifyInstance, config: Config, logger: Logger): void {

@@ -25,11 +25,11 @@ export const tidemark = fastifyPlugin<TidemarkOptions>(
   async (app: FastifyInstance, { path = '/files', ...options }) => {
     const uploads = await openUploads({ ...options, path })
     app.decorate('tidemark', uploads.server)
-    await app.register(tusMount, { room: uploads, path })
+    const owns = isBelow(path)
+    await app.register(tusMount, { room: uploads, owns })
     // Node would tell every client to go on; a refused upload would then be sent in full first.
-    const isOurs = isBelow(path)
     app.server.on('checkContinue', (req, res) => {
-      if (isOurs(req.url ?? '/')) factsOf(req).expectsContinue = true
+      if (owns(req.url ?? '/')) factsOf(req).expectsContinue = true
       else res.writeContinue()
       app.server.emit('request', req, res)
     })

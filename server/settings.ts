@@ -157,8 +157,8 @@ export const settings = {
     group: pace,
     flag: 'min-rate',
     kind: size,
-    default: '256',
-    defaultSays: '256, bytes a second',
+    default: '1',
+    defaultSays: '1 byte a second',
     sentence:
       'End a request that sends less than this on average, in bytes a second; 0 for no limit. What came is kept.',
   }),

@@ -6,22 +6,26 @@ import middie from '@fastify/middie'
 import type { FastifyInstance } from 'fastify'
 import fastifyPlugin from 'fastify-plugin'
 import { pathOf } from '../protocol/upload-url.ts'
+import { factsOf } from './request-facts.ts'
 import type { UploadRoom } from './upload-room.ts'
 
 export interface TusMountOptions {
   readonly room: UploadRoom
-  /** For instance `/files/`: it, `/files` and everything below goes to the room. */
-  readonly path: string
+  /** Whether a URL, as the client sent it, belongs to the room. */
+  readonly owns: (url: string) => boolean
 }
 
 export const tusMount = fastifyPlugin<TusMountOptions>(
-  async (app: FastifyInstance, { room, path }) => {
+  async (app: FastifyInstance, { room, owns }) => {
     if (!app.hasDecorator('use')) await app.register(middie)
-    const isOurs = isBelow(path)
-    // Without a path of its own middie leaves the URL as the client sent it.
+    // Mounted without a path: middie then leaves the URL as the client sent it, also in absolute form.
     app.use((req, res, next) => {
-      if (!isOurs(req.originalUrl ?? req.url ?? '/')) return next()
-      room.handle(req, res).catch(next)
+      if (!owns(req.url ?? '/')) return next()
+      room.handle(req, res).catch((error: unknown) => {
+        factsOf(req).error = error
+        if (res.headersSent) res.destroy()
+        else next(error)
+      })
     })
   },
   { name: 'tidemark-mount', fastify: '5.x' },
