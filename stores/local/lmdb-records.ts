@@ -66,8 +66,11 @@ export class LmdbRecords implements RecordStore {
     await this.#change((databases) => {
       const old = databases.records.get(id)
       if (old !== undefined && isNewer(old.record, record)) return
+      const entry: Entry = expiresAt === undefined ? { record } : { record, expiresAt }
+      void databases.records.put(id, entry)
+      // Most puts only move the offset; the indexes stand as they are.
+      if (old?.record.head.createdAt === createdAt && old.expiresAt === expiresAt) return
       if (old !== undefined) removeIndexes(databases, id, old)
-      void databases.records.put(id, expiresAt === undefined ? { record } : { record, expiresAt })
       void databases.recent.put([createdAt, id], true)
       if (expiresAt !== undefined) void databases.expiry.put([expiresAt, id], true)
     })

@@ -192,6 +192,20 @@ describe('a lock in Redis', () => {
     await (await other.locker.acquire('u', wait)).release()
   })
 
+  it('that is taken by a request which arrives late, long after its sender gave up, is not left behind', async () => {
+    const proxy = await startProxy(redis.port)
+    const { locker } = await server({ url: proxy.url, leaseMs: 600_000, commandTimeoutMs: 100, tickMs: 50 })
+    const other = await server()
+    await (await locker.acquire('warm', wait)).release()
+    await redis.command('CONFIG', 'RESETSTAT')
+    proxy.holdRequests()
+    expect(await failure(locker.acquire('u', wait))).toBe('unavailable')
+    // What gives it back overtakes what takes it.
+    await expect.poll(() => redis.command('INFO', 'commandstats')).toMatch(/^cmdstat_evalsha:calls=/m)
+    proxy.deliverLate()
+    await (await other.locker.acquire('u', wait)).release()
+  })
+
   it('passes on a wish whose message was lost, with the next renewal', async () => {
     const { locker } = await server({ leaseMs: 1000 })
     const other = await server()
@@ -260,6 +274,43 @@ describe('when Redis is away', () => {
     const right = new RedisConnection({ url: `redis://default:right@127.0.0.1:${redis.port}` })
     await right.connect()
     await right.close()
+  })
+
+  it('a user who may touch only keys and channels with the prefix is enough', async () => {
+    const rights = [
+      '~t:*',
+      '&t:*',
+      '+@read',
+      '+@write',
+      '+@scripting',
+      '+@pubsub',
+      '+@connection',
+      '+info',
+      '+time',
+    ]
+    await redis.command(
+      'ACL',
+      'SETUSER',
+      'tidemark',
+      'on',
+      '>pass',
+      'resetkeys',
+      'resetchannels',
+      '-@all',
+      ...rights,
+    )
+    const url = `redis://tidemark:pass@127.0.0.1:${redis.port}`
+    const { connection, locker } = await server({ url })
+    const wanted = deferred()
+    const lock = await locker.acquire('u', { ...wait, onWanted: wanted.resolve })
+    const waiting = locker.acquire('u', wait)
+    await wanted.promise
+    await lock.commitAndRelease!(record('u'), 5)
+    await (await waiting).release()
+    const records = new RedisRecords({ connection })
+    await records.put(record('u', { sequence: 2 }))
+    expect(await records.recent(1)).toEqual([record('u', { sequence: 2 })])
+    await records.check()
   })
 
   it('the start fails when somebody accepts the connection and says nothing', async () => {
@@ -361,10 +412,12 @@ async function aborted(lock: Lock): Promise<void> {
   await expect.poll(() => lock.lost.aborted, { timeout: 20_000 }).toBe(true)
 }
 
-/** Passes bytes on to a port, until its replies are swallowed and its connections cut. */
+/** Passes bytes on to a port, until it swallows replies, holds requests back, or cuts connections. */
 async function startProxy(port: number) {
   const sockets = new Set<Socket>()
   let isSwallowing = false
+  let isHolding = false
+  const held: { upstream: Socket; data: Buffer }[] = []
   const proxy = createServer((client) => {
     const upstream = createConnection(port, '127.0.0.1')
     for (const socket of [client, upstream]) {
@@ -373,10 +426,16 @@ async function startProxy(port: number) {
       socket.on('close', () => {
         sockets.delete(socket)
         client.destroy()
-        upstream.destroy()
+        if (!held.some((late) => late.upstream === upstream)) upstream.destroy()
       })
     }
-    client.pipe(upstream)
+    client.on('data', (data) => {
+      if (isHolding) held.push({ upstream, data })
+      else upstream.write(data)
+    })
+    client.on('close', () => {
+      isHolding = false
+    })
     upstream.on('data', (data) => {
       if (!isSwallowing) client.write(data)
     })
@@ -390,8 +449,18 @@ async function startProxy(port: number) {
     proxy.close()
     cut()
   })
-  const swallowReplies = () => {
-    isSwallowing = true
+  return {
+    url: `redis://127.0.0.1:${(proxy.address() as { port: number }).port}`,
+    cut,
+    swallowReplies() {
+      isSwallowing = true
+    },
+    /** Until the client closes its connection; that of what is held stays open to the other side. */
+    holdRequests() {
+      isHolding = true
+    },
+    deliverLate() {
+      for (const { upstream, data } of held) upstream.end(data)
+    },
   }
-  return { url: `redis://127.0.0.1:${(proxy.address() as { port: number }).port}`, swallowReplies, cut }
 }
