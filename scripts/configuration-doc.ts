@@ -18,7 +18,7 @@ export function configurationDocument(): string {
         setting.default === '' ? defaultOf(setting) : `\`${setting.default}\``,
         setting.sentence,
       ]
-      return `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |\n`
+      return `| ${cells.map((cell) => cell.replaceAll('|', '\\|').replace(/(?<!`)\*/g, '\\*')).join(' | ')} |\n`
     })
     return `## ${group}\n\n| setting | takes | default | what it does |\n|---|---|---|---|\n${rows.join('')}`
   })

@@ -72,6 +72,9 @@ export function buildApp({ config, uploads, logger, page }: AppParts): FastifyIn
     draining = true
     const closed = new Promise((resolve) => app.server.close(resolve))
     await uploads.drain()
+    await running.none()
+    // What is left has asked nothing yet (browsers connect ahead), and Node would wait a minute for its headers.
+    app.server.closeAllConnections()
     await closed
   })
   app.addHook('onClose', () => uploads.close())
@@ -90,8 +93,6 @@ export function buildApp({ config, uploads, logger, page }: AppParts): FastifyIn
       running.add(req, res)
       logWhenClosed(req, res, logger)
       res.setHeader('X-Request-ID', factsOf(req).requestId)
-      // What kept a connection busy is over: while the server closes, nothing else would end the connection.
-      res.once('close', () => draining && server.closeIdleConnections())
     }
     const onRequest = (req: IncomingMessage, res: ServerResponse) => {
       begin(req, res)
@@ -119,8 +120,14 @@ export function buildApp({ config, uploads, logger, page }: AppParts): FastifyIn
   function refuse(req: IncomingMessage, reply: FastifyReply, code: ErrorCode): FastifyReply {
     const { status, headers, body } = refusalAnswer(code, config.corsAllowOrigin, req.headers.origin)
     factsOf(req).code = code
+    // A body that nobody reads would keep its connection from ever being used again.
+    if (hasBody(req)) reply.header('connection', 'close')
     return reply.code(status).headers(headers).send(body)
   }
+}
+
+function hasBody({ headers }: IncomingMessage): boolean {
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
 }
 
 /** `/files`, `/files/` and all below. At the root health checks keep their place; no id of an upload has a slash in it. */

@@ -1,0 +1,167 @@
+import { createServer } from 'node:net'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { ownFolder, rawConnection, startProcess } from './process.ts'
+
+let folder: Awaited<ReturnType<typeof ownFolder>>
+let started: ReturnType<typeof startProcess>[]
+
+beforeEach(async () => {
+  folder = await ownFolder()
+  started = []
+})
+afterEach(async () => {
+  await Promise.all(started.map((one) => one.stop()))
+  await folder.remove()
+})
+
+function start(args: string[] = [], options?: { nodeArgs: readonly string[] }) {
+  return startBare(['--host=127.0.0.1', '--port=0', `--upload-dir=${folder.path}/data`, ...args], options)
+}
+
+function startBare(args: string[], options?: { nodeArgs: readonly string[] }) {
+  const one = startProcess(args, options)
+  started.push(one)
+  return one
+}
+
+/** A server that never says that it is closed. */
+const neverEnds = {
+  nodeArgs: [
+    '--import',
+    'data:text/javascript,import { Server } from "node:http"; Server.prototype.close = function () { return this }',
+  ],
+}
+
+describe('a start that can not be', () => {
+  it('ends with 2 and one sentence when a setting is wrong', async () => {
+    const end = await startBare(['--prot', '1']).exited
+    expect(end).toEqual({
+      code: 2,
+      stdout: '',
+      stderr: 'tidemark: --prot is not a setting; did you mean --port?\n',
+    })
+  })
+
+  it('ends with 1 and one sentence when the folder can not be made', async () => {
+    const end = await startBare(['--port', '0', '--upload-dir', '/proc/nowhere/data']).exited
+    expect(end).toMatchObject({ code: 1, stdout: '' })
+    expect(end.stderr).toMatch(/^tidemark: --upload-dir "\/proc\/nowhere\/data" can not be used: .*\n$/)
+  })
+
+  it('ends with 1 and one sentence when the port is taken', async () => {
+    const other = createServer().listen(0, '127.0.0.1')
+    await new Promise((resolve) => other.once('listening', resolve))
+    const { port } = other.address() as { port: number }
+    const end = await startBare(['--host=127.0.0.1', `--port=${port}`, `--upload-dir=${folder.path}`]).exited
+    other.close()
+    expect(end).toEqual({
+      code: 1,
+      stdout: '',
+      stderr: `tidemark: --port ${port} can not be used on 127.0.0.1: it is in use by another process\n`,
+    })
+  })
+
+  it('ends with 1 and one sentence, without the password, when Redis can not be reached', async () => {
+    const end = await start(['--redis-url', 'redis://me:geheim@127.0.0.1:1/0']).exited
+    expect(end).toEqual({
+      code: 1,
+      stdout: '',
+      stderr: 'tidemark: --redis-url redis://127.0.0.1:1/0 can not be used: nothing listens there\n',
+    })
+  })
+
+  it('ends with 1 when what listens at the Redis address never answers', async () => {
+    const mute = createServer(() => {}).listen(0, '127.0.0.1')
+    await new Promise((resolve) => mute.once('listening', resolve))
+    const { port } = mute.address() as { port: number }
+    const end = await start(['--redis-url', `redis://127.0.0.1:${port}`]).exited
+    mute.close()
+    expect(end).toMatchObject({ code: 1, stdout: '' })
+    expect(end.stderr).toBe(
+      `tidemark: --redis-url redis://127.0.0.1:${port} can not be used: no answer in time\n`,
+    )
+  })
+})
+
+describe('a process that is told to end', () => {
+  it('stops a slow upload, logs it as aborted, and ends with 0', async () => {
+    const server = start()
+    const { upload } = await slowUpload(await server.port())
+    server.signal('SIGTERM')
+    await upload.closed
+    const end = await server.exited
+    expect(end.code).toBe(0)
+    expect(end.stderr).toBe('')
+    const lines = end.stdout.split('\n').filter((line) => line.includes('"PATCH"'))
+    expect(lines).toHaveLength(1)
+    expect(JSON.parse(lines[0]!)).toMatchObject({ msg: 'request', method: 'PATCH', aborted: true })
+  })
+
+  it('ends with 0 on SIGINT while idle connections are open', async () => {
+    const server = start()
+    const idle = await rawConnection(await server.port())
+    idle.send('GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n')
+    await idle.until('{"status":"ok"}')
+    server.signal('SIGINT')
+    expect((await server.exited).code).toBe(0)
+  })
+
+  it('does not wait for connections that have asked nothing yet', async () => {
+    const server = start(['--shutdown-timeout', '10m'])
+    const silent = await rawConnection(await server.port())
+    const halfSaid = await rawConnection(await server.port())
+    halfSaid.send('GET /health/live HTTP/1.1\r\n')
+    server.signal('SIGTERM')
+    await Promise.all([silent.closed, halfSaid.closed])
+    expect((await server.exited).code).toBe(0)
+  })
+
+  it('leaves at once, with 1, on a second signal', async () => {
+    const server = start([], neverEnds)
+    await server.port()
+    server.signal('SIGTERM')
+    await server.line((line) => String(line.msg).startsWith('SIGTERM: ending'))
+    server.signal('SIGTERM')
+    const end = await server.exited
+    expect(end.code).toBe(1)
+    expect(end.stdout).toContain('second SIGTERM: leaving at once')
+  })
+
+  it('leaves with 1 when it can not end in time', async () => {
+    const server = start(['--shutdown-timeout', '300ms'], neverEnds)
+    await server.port()
+    server.signal('SIGTERM')
+    const end = await server.exited
+    expect(end.code).toBe(1)
+    expect(end.stdout).toContain('could not end in time')
+  })
+
+  it('takes a UNIX socket over that a killed server left behind', async () => {
+    const args = ['--unix-sock', `${folder.path}/t.sock`, '--upload-dir', `${folder.path}/data`]
+    const listens = (line: Record<string, unknown>) => line.url === `${folder.path}/t.sock`
+    const first = startBare(args)
+    await first.line(listens)
+    await first.stop()
+    const second = startBare(args)
+    await second.line(listens)
+    second.signal('SIGTERM')
+    expect((await second.exited).code).toBe(0)
+  })
+})
+
+/** An upload of which the first bytes were sent, and no more come. */
+async function slowUpload(port: number) {
+  const created = await fetch(`http://127.0.0.1:${port}/files/`, {
+    method: 'POST',
+    headers: { 'Tus-Resumable': '1.0.0', 'Upload-Length': '1000' },
+  })
+  const { pathname } = new URL(created.headers.get('location')!)
+  const upload = await rawConnection(port)
+  upload.send(
+    `PATCH ${pathname} HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\nContent-Length: 1000\r\n` +
+      'Content-Type: application/offset+octet-stream\r\nExpect: 100-continue\r\n\r\n',
+  )
+  await upload.until('100 Continue')
+  upload.send('first bytes')
+  return { upload }
+}
