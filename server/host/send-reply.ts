@@ -8,13 +8,15 @@ import type { Reply } from './exchange.ts'
 import type { RequestFacts } from './request-facts.ts'
 
 const lingerSilenceMs = 5_000
+/** A server that is being stopped has no time for those who do not listen. */
+const lingerSilenceWhileEndingMs = 500
 const lingerMs = 30_000
 
 export async function sendReply(
   req: IncomingMessage,
   res: ServerResponse,
   reply: Reply,
-  facts: RequestFacts,
+  { facts, isEnding }: { facts: RequestFacts; isEnding: boolean },
 ): Promise<void> {
   if (res.destroyed || res.headersSent) return
   if (reply.is === 'cut') {
@@ -41,14 +43,14 @@ export async function sendReply(
   }
   res.flushHeaders()
   if (text) res.write(text)
-  await discardBody(req)
+  await discardBody(req, isEnding ? lingerSilenceWhileEndingMs : lingerSilenceMs)
   res.end()
 }
 
 /** Reads and forgets until the body ends, the client falls silent, or it has taken long enough. */
-function discardBody(req: IncomingMessage): Promise<void> {
+function discardBody(req: IncomingMessage, silenceMs: number): Promise<void> {
   return new Promise((resolve) => {
-    let silence = setTimeout(finish, lingerSilenceMs)
+    const silence = setTimeout(finish, silenceMs)
     const limit = setTimeout(finish, lingerMs)
     function finish(): void {
       clearTimeout(silence)
@@ -63,6 +65,5 @@ function discardBody(req: IncomingMessage): Promise<void> {
     req.on('data', onData).on('end', finish).on('close', finish).on('error', finish)
     if (req.destroyed) finish()
     else req.resume()
-    silence = silence.refresh()
   })
 }

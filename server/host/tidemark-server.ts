@@ -92,7 +92,8 @@ export class TidemarkServer extends Server {
 
   override async handle(req: IncomingMessage, res: ServerResponse): Promise<void> {
     const exchange = new NodeExchange(req, res)
-    await sendReply(req, res, await this.#reply(exchange), exchange.facts)
+    const reply = await this.#reply(exchange)
+    await sendReply(req, res, reply, { facts: exchange.facts, isEnding: this.engine.isDraining })
   }
 
   override async handleWeb(request: Request): Promise<Response> {

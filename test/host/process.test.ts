@@ -84,17 +84,19 @@ describe('a start that can not be', () => {
 })
 
 describe('a process that is told to end', () => {
-  it('stops a slow upload, logs it as aborted, and ends with 0', async () => {
+  it('stops a slow upload, answers it with what was kept, and ends with 0', async () => {
     const server = start()
     const { upload } = await slowUpload(await server.port())
     server.signal('SIGTERM')
+    const answer = await upload.until('Upload-Offset: 11')
+    expect(answer).toContain('HTTP/1.1 204')
     await upload.closed
     const end = await server.exited
     expect(end.code).toBe(0)
     expect(end.stderr).toBe('')
     const lines = end.stdout.split('\n').filter((line) => line.includes('"PATCH"'))
     expect(lines).toHaveLength(1)
-    expect(JSON.parse(lines[0]!)).toMatchObject({ msg: 'request', method: 'PATCH', aborted: true })
+    expect(JSON.parse(lines[0]!)).toMatchObject({ msg: 'request', method: 'PATCH', status: 204, offset: 11 })
   })
 
   it('ends with 0 on SIGINT while idle connections are open', async () => {
@@ -155,7 +157,7 @@ async function slowUpload(port: number) {
     method: 'POST',
     headers: { 'Tus-Resumable': '1.0.0', 'Upload-Length': '1000' },
   })
-  const { pathname } = new URL(created.headers.get('location')!)
+  const pathname = created.headers.get('location')!
   const upload = await rawConnection(port)
   upload.send(
     `PATCH ${pathname} HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\nContent-Length: 1000\r\n` +
