@@ -6,7 +6,7 @@ import { Refusal } from '../errors.ts'
 import type { AppendCommand, Command, CreateCommand, Outcome } from './messages.ts'
 import { parseMetadata } from './metadata.ts'
 
-export const tusVersion = '1.0.0'
+const tusVersion = '1.0.0'
 const bodyType = 'application/offset+octet-stream'
 const methods = 'OPTIONS, POST, HEAD, PATCH, GET, DELETE'
 

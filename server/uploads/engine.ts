@@ -309,11 +309,11 @@ export class UploadEngine implements HoldContext {
         timeoutMs: this.settings.acquireLockTimeoutMs,
         // Only asked for when there is somebody to wait for.
         get signal() {
-          return AbortSignal.any([request.signal, draining])
+          return draining.aborted ? request.signal : AbortSignal.any([request.signal, draining])
         },
         onWanted: () => hold.onWanted(),
       })
-      hold.lock = lock
+      hold.begin(lock)
       if (this.isDraining) hold.drain()
       return await work(hold, lock)
     } catch (error) {
