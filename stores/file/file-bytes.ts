@@ -80,7 +80,7 @@ export class FileBytes implements ByteStore {
       this.#isOnNetwork = await isNetworkFileSystem(this.#fileSystem, directory)
       if (this.#isOnNetwork && this.#durability === 'finish') this.#durability = 'checkpoint'
     } catch (error) {
-      throw asStoreError(error, 'use the upload folder')
+      throw new StoreError('io', 'could not use the upload folder', { cause: error })
     }
   }
 
