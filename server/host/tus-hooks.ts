@@ -7,7 +7,7 @@ import type { ServerOptions } from '@tus/server'
 import { EVENTS } from '@tus/utils'
 import type { UploadHead, UploadRecord } from '../../stores/contracts.ts'
 import { uploadOf } from '../../stores/file/file-store.ts'
-import { formatMetadata, parseMetadata } from '../protocol/metadata.ts'
+import { formatMetadata, type Metadata, parseMetadata } from '../protocol/metadata.ts'
 import type { Answer } from '../protocol/tus.ts'
 import type { UploadRequest } from '../uploads/engine.ts'
 import type { Exchange } from './exchange.ts'
@@ -20,6 +20,7 @@ export type HookOptions = Partial<
     | 'onUploadCreate'
     | 'onUploadFinish'
     | 'maxSize'
+    | 'postReceiveInterval'
     | 'disableTerminationForFinishedUploads'
   >
 >
@@ -94,7 +95,7 @@ export class HookedRequest implements UploadRequest {
     } as const
     const upload = uploadOf({ head, mark: length === undefined ? draft : { ...draft, length } })
     const patch = await onUploadCreate(this.#exchange.request, upload)
-    return patch?.metadata ? formatMetadata(patch.metadata) : head.metadata
+    return patch?.metadata ? checkedMetadata(patch.metadata, head.metadata) : head.metadata
   }
 
   /** Whether the upload was finished by this request. */
@@ -110,9 +111,9 @@ export class HookedRequest implements UploadRequest {
     this.#tell(EVENTS.POST_CREATE, () => [uploadOf(record), this.#urlOf(record.head.id)])
   }
 
-  received(record: UploadRecord, everyMs = 1000): void {
+  received(record: UploadRecord): void {
     const now = Date.now()
-    if (now - this.#lastReceivedAt < everyMs) return
+    if (now - this.#lastReceivedAt < (this.#options.postReceiveInterval ?? 1000)) return
     this.#lastReceivedAt = now
     this.#tell(EVENTS.POST_RECEIVE, () => [uploadOf(record)])
   }
@@ -140,6 +141,14 @@ export class HookedRequest implements UploadRequest {
   #tell(event: string, args: () => unknown[]): void {
     if (this.#events.isHeard(event)) this.#events.tell(event, this.#exchange.request, ...args())
   }
+}
+
+/** What a hook gives reaches the headers of later answers, so it has to pass the same checks as what clients send. */
+function checkedMetadata(metadata: Metadata, asSent: string | undefined): string {
+  const header = formatMetadata(metadata, asSent)
+  if (parseMetadata(header) === undefined)
+    throw new Error('onUploadCreate gave metadata with a key that can not be in Upload-Metadata')
+  return header
 }
 
 function asResponse({ status, headers, body }: Answer): Response {

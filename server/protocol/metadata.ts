@@ -10,18 +10,28 @@ const base64Pattern = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]
 export function parseMetadata(header: string): Metadata | undefined {
   const metadata: Record<string, string | null> = Object.create(null)
   if (header.trim() === '') return metadata
-  for (const pair of header.split(',')) {
-    const [key = '', value, ...more] = pair.trim().split(' ')
+  for (const [key, value, ...more] of pairsOf(header)) {
     if (more.length > 0 || !keyPattern.test(key) || key in metadata) return undefined
     if (value !== undefined && !base64Pattern.test(value)) return undefined
-    metadata[key] = value === undefined ? null : Buffer.from(value, 'base64').toString('utf8')
+    metadata[key] = decode(value)
   }
   return metadata
 }
 
-/** The header for metadata that this server made or changed itself. */
-export function formatMetadata(metadata: Readonly<Record<string, string | null>>): string {
+/** The header for metadata that somebody here made or changed; values that are still as they were sent stay so, bit for bit. */
+export function formatMetadata(metadata: Metadata, asSent = ''): string {
+  const sent = new Map(pairsOf(asSent).map(([key, value]) => [key, value]))
+  const encode = (key: string, value: string) =>
+    sent.has(key) && decode(sent.get(key)) === value ? sent.get(key) : Buffer.from(value).toString('base64')
   return Object.entries(metadata)
-    .map(([key, value]) => (value === null ? key : `${key} ${Buffer.from(value).toString('base64')}`))
+    .map(([key, value]) => (value === null ? key : `${key} ${encode(key, value)}`))
     .join(',')
+}
+
+function pairsOf(header: string): [key: string, ...values: string[]][] {
+  return header.split(',').map((pair) => pair.replace(/^[ \t]+|[ \t]+$/g, '').split(' ') as [string])
+}
+
+function decode(value: string | undefined): string | null {
+  return value === undefined ? null : Buffer.from(value, 'base64').toString('utf8')
 }
