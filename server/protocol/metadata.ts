@@ -1,6 +1,6 @@
 /** `Upload-Metadata`: read to be checked and used, but always kept and given back exactly as it was sent (tus 1.0.0, Creation). */
 
-/** Values by key, decoded as UTF-8; null for a key that came without a value. Has no prototype: any word is an ordinary key. */
+/** Values by key, decoded as UTF-8; null for a key that came without a value or with an empty one. Has no prototype: any word is an ordinary key. */
 export type Metadata = Readonly<Record<string, string | null>>
 
 const keyPattern = /^[\x21-\x2b\x2d-\x7e]+$/ // printable ASCII without space and comma
@@ -24,7 +24,7 @@ export function formatMetadata(metadata: Metadata, asSent = ''): string {
   const encode = (key: string, value: string) =>
     sent.has(key) && decode(sent.get(key)) === value ? sent.get(key) : Buffer.from(value).toString('base64')
   return Object.entries(metadata)
-    .map(([key, value]) => (value === null ? key : `${key} ${encode(key, value)}`))
+    .map(([key, value]) => (value ? `${key} ${encode(key, value)}` : key))
     .join(',')
 }
 
