@@ -48,7 +48,8 @@ export class UploadHold {
   readonly #context: HoldContext
   #appender: Appender | undefined
   #receiver: Receiver | undefined
-  #heldSince = 0
+  /** When the files were taken over, on the pulse's clock. */
+  #heldSince: number | undefined
   #stop: StopReason | undefined
   #stopTimer: NodeJS.Timeout | undefined
   /** What the record store is told when the lock is given up. */
@@ -75,11 +76,11 @@ export class UploadHold {
     this.#stopWith('drain')
   }
 
-  /** Somebody else wants the upload: at once, unless this one has just taken it over and is receiving. */
+  /** Somebody else wants the upload: at once, unless this one has just taken it over and is about to receive, or receiving. */
   onWanted(): void {
     const now = this.#context.pulse.now()
-    const isReceiving = this.#receiver !== undefined && now - this.#receiver.lastByteAt < protectedMs
-    const waitMs = this.lock?.waited && isReceiving ? this.#heldSince + protectedMs - now : 0
+    const isReceiving = this.#receiver === undefined || now - this.#receiver.lastByteAt < protectedMs
+    const waitMs = this.lock?.waited && isReceiving ? (this.#heldSince ?? now) + protectedMs - now : 0
     if (waitMs <= 0) this.#stopWith('displaced')
     else this.#stopTimer ??= setTimeout(() => this.#stopWith('displaced'), waitMs)
   }

@@ -107,6 +107,22 @@ describe('a second request while a PATCH is stalled', () => {
   })
 })
 
+describe('a server that drains', () => {
+  it('ends a running PATCH at its last byte, 204 with that offset, and takes nothing new', async () => {
+    const site = await startSite()
+    const url = await site.create(10)
+    const finished = await site.createFinished('abc')
+    const holder = await stalledPatch(site, url)
+    expect(await site.append(url, 5, 'x')).toMatchObject({ status: 409 }) // So the bytes of the first are here.
+    await site.server.drain()
+    expect(await holder.answer).toMatchObject({ status: 204, headers: { 'upload-offset': '3' } })
+    expect(await site.append(url, 3, 'd')).toMatchObject({ status: 503, headers: { 'retry-after': '1' } })
+    expect(await site.send('POST', '/files', { 'Upload-Length': 6 })).toMatchObject({ status: 503 })
+    expect(await site.head(url)).toMatchObject({ status: 423, headers: { 'retry-after': '1' } })
+    expect(await site.shown(finished)).toBe('3/3')
+  })
+})
+
 describe('who waits, and who does not', () => {
   it('row 15: of several waiters the newest wins, the others get 423', async () => {
     const { site, url, holder, locker, letHolderGo } = await siteWithBusyHolder()
@@ -205,6 +221,33 @@ describe('who waits, and who does not', () => {
     } finally {
       clearInterval(sending)
     }
+  })
+
+  it('row 15: a holder that took over is not displaced before it could receive anything', async () => {
+    const locker = new WatchedLocker()
+    const site = await startSite({ locker })
+    const url = await site.create(10)
+    const first = site.open('PATCH', url, bytesAt(0, { 'Content-Length': 10, Expect: '100-continue' }))
+    await first.continued
+    const { bytes } = site.server.engine
+    const open = bytes.open.bind(bytes)
+    const opening = deferred()
+    const mayOpen = deferred()
+    bytes.open = async (...args) => {
+      opening.resolve()
+      await mayOpen.promise
+      return open(...args)
+    }
+    const second = site.open('PATCH', url, bytesAt(0, { 'Content-Length': 10, Expect: '100-continue' }))
+    await opening.promise
+    bytes.open = open
+    const third = site.open('HEAD', url)
+    await once(locker.asked, 'asked')
+    mayOpen.resolve()
+    await Promise.race([second.continued, second.answer])
+    second.write('abc')
+    expect(await third.answer).toMatchObject({ status: 200, headers: { 'upload-offset': '3' } })
+    expect(await second.answer).toMatchObject({ status: 423, headers: { 'upload-offset': '3' } })
   })
 
   it('row 15: a holder that took over and is silent again is displaced at once, by whoever comes', async () => {
