@@ -81,7 +81,7 @@ export class UploadHold {
     this.#stopWith('drain')
   }
 
-  /** Somebody else wants the upload: at once, unless this one has just taken it over and is receiving. */
+  /** Somebody else wants the upload: at once, unless this one has just taken it over and is about to receive, or receiving. */
   onWanted(): void {
     const now = this.#context.pulse.now()
     const lastByteAt = this.#receiver?.lastByteAt ?? this.#heldSince

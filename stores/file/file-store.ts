@@ -161,8 +161,16 @@ export function uploadOf({ head, mark, storage }: UploadRecord): Upload {
     ...(mark.length !== undefined && { size: mark.length }),
     ...(storage && { storage }),
   })
-  if (head.metadata) upload.metadata = Metadata.parse(head.metadata)
+  if (head.metadata) upload.metadata = metadataOf(head.metadata)
   return upload
+}
+
+/** It was checked when the upload was created; the stricter parser of @tus/utils would refuse keys like `constructor`. */
+function metadataOf(header: string): Record<string, string | null> {
+  const pairs = header.split(',').map((pair) => pair.trim().split(' '))
+  const decode = (value: string | undefined) =>
+    value === undefined ? null : Buffer.from(value, 'base64').toString('utf8')
+  return Object.fromEntries(pairs.map(([key, value]) => [key, decode(value)]))
 }
 
 /** What came before a failure is kept, as far as it was written. */
