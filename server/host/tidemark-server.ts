@@ -97,7 +97,7 @@ export class TidemarkServer extends Server {
       await sendReply(req, res, reply, { facts: exchange.facts, isEnding: this.engine.isDraining })
     } catch (error) {
       // Routers do not wait for this promise: a rejection would end the process.
-      this.#options.report?.({ is: 'request-failed', error })
+      this.#onUnexpected(error, exchange.facts)
       res.destroy()
     }
   }
