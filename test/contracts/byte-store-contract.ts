@@ -333,7 +333,7 @@ export function describeByteStore(name: string, start: () => Promise<ByteStoreUn
         expect(record).toEqual(appender.record)
         expect(record.mark.offset).toBe(offset)
         expect(record.mark.sequence).toBeGreaterThan(sequence)
-        expect(record.mark.writtenAt).toBeGreaterThan(Date.now() - 60_000)
+        expect(record.mark.movedAt).toBeGreaterThan(Date.now() - 60_000)
         sequence = record.mark.sequence
       }
     })
