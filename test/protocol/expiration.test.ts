@@ -89,7 +89,7 @@ describe('an upload that has expired', () => {
     const expired = site.server.engine.expire(url.split('/').at(-1)!, start + hourMs)
     expect(await request.answer).toMatchObject({ status: 423, headers: { 'upload-offset': '3' } })
     expect(await expired).toBe(true)
-    expect(await site.shown(url)).toBe(404)
+    expect(await site.shown(url)).toBe('404')
   })
 })
 
