@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { buffer } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -130,6 +130,22 @@ describe('the successor of a writer', () => {
       await store.remove('a')
       expect(await filesIn(folder)).toEqual([])
     }
+  })
+
+  it('that is gone is not followed in place while somebody else has a claim: nothing would ever be acknowledged', async () => {
+    const { folder, store, make } = await start()
+    await make('b', 1 << 30)
+    const killed = await writer(folder, 'b', 'write', `marked ${block}`)
+    // Another server claimed it, and was killed before it could copy anything.
+    await writeFile(`${folder}/.b.1.mark`, '')
+    killed.kill('SIGKILL')
+    await killed.exited
+    const next = (await store.open('b'))!
+    const { offset, generation } = next.record.mark
+    expect([generation, next.rewound]).toEqual([2, undefined])
+    await next.write([Buffer.from('on')], offset)
+    expect((await next.commit({ offset: offset + 2 })).mark.offset).toBe(offset + 2)
+    await next.close()
   })
 
   it('leaves no more claims than attempts that could not be undone', async () => {
