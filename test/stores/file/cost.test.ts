@@ -4,7 +4,7 @@
  */
 import { expect, it } from 'vitest'
 import { FileBytes, type FileBytesOptions } from '../../../stores/file/file-bytes.ts'
-import { headOf } from '../../contracts/byte-store-contract.ts'
+import { headOf } from '../../contracts/byte-store-values.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { faulty } from './support.ts'
 

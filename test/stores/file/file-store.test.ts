@@ -9,7 +9,7 @@ import { type KvStore, MemoryKvStore, Server, type ServerOptions, type Upload } 
 import { Upload as TusClient, type UploadOptions } from 'tus-js-client'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { FileStore, type FileStoreOptions } from '../../../stores/file/file-store.ts'
-import { randomBytes } from '../../contracts/byte-store-contract.ts'
+import { randomBytes } from '../../contracts/byte-store-values.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { filesIn } from './support.ts'
 
