@@ -5,7 +5,7 @@
 import http, { type IncomingMessage, type ServerResponse } from 'node:http'
 import { Server, type ServerOptions } from '@tus/server'
 import type { DataStore } from '@tus/utils'
-import type { ByteStore, Locker, RecordStore } from '../../stores/contracts.ts'
+import { type ByteStore, type Locker, type RecordStore, StoreError } from '../../stores/contracts.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
 import { Refusal } from '../errors.ts'
 import { corsHeaders } from '../protocol/cors.ts'
@@ -230,6 +230,9 @@ export class TidemarkServer extends Server {
         : new Refusal(unexpected, { cause: error, ...(method === 'HEAD' && { retryAfterS: 1 }) })
     facts.code = fromHook ? 'refused-by-hook' : refusal.code
     if (error !== refusal && !fromHook) this.#onUnexpected(error, facts)
+    // The client is told to try again; whoever runs the server is told why.
+    if (refusal.cause instanceof StoreError && ['damaged', 'io'].includes(refusal.cause.code))
+      facts.error = refusal.cause
     const answer = { ...renderTus({ is: 'refused', refusal }, this.#abilities), ...fromHook }
     const { onResponseError } = this.#options
     if (!onResponseError) return answer

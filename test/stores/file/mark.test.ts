@@ -14,7 +14,7 @@ import {
   slotBytes,
   slotPosition,
 } from '../../../stores/file/mark-codec.ts'
-import { codeOf, headOf } from '../../contracts/byte-store-contract.ts'
+import { codeOf, headOf } from '../../contracts/byte-store-values.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { filesIn } from './support.ts'
 
