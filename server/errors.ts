@@ -22,6 +22,10 @@ export const errorTable = {
     400,
     'Upload-Metadata must be comma-separated pairs of an ASCII key, unique and without spaces, and a base64 value',
   ],
+  'defer-length-unsupported': [
+    400,
+    'the store of this server must know the length at the creation: send Upload-Length with the size in bytes',
+  ],
   'header-unsupported': [400, 'this server does not support that header for this store'],
   'id-invalid': [400, 'that upload id can not be used'],
 
@@ -40,6 +44,7 @@ export const errorTable = {
   exists: [409, 'an upload with this id exists already'],
   'too-large': [413, 'this is more than the largest upload that is accepted here'],
   'body-too-long': [413, 'the body is longer than what is left of the upload'],
+  'termination-unsupported': [405, 'the store of this server can not terminate uploads'],
   'termination-disabled': [403, 'uploads can not be terminated here'],
   'download-disabled': [403, 'downloads are switched off here'],
   'finished-termination-disabled': [403, 'a finished upload can not be terminated here'],

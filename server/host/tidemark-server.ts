@@ -5,7 +5,7 @@
 import http, { type IncomingMessage, type ServerResponse } from 'node:http'
 import { Server, type ServerOptions } from '@tus/server'
 import type { DataStore } from '@tus/utils'
-import { type ByteStore, type Locker, type RecordStore, StoreError } from '../../stores/contracts.ts'
+import { type ByteStore, type RecordStore, StoreError } from '../../stores/contracts.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
 import { Refusal } from '../errors.ts'
 import { corsHeaders } from '../protocol/cors.ts'
@@ -15,19 +15,21 @@ import { originOf, pathOf, targetOf } from '../protocol/upload-url.ts'
 import { type EngineSettings, UploadEngine } from '../uploads/engine.ts'
 import type { EngineEvent } from '../uploads/hold.ts'
 import { Sweeper } from '../uploads/sweeper.ts'
+import { abilitiesOf, byteStoreOf, expiryOf, refuseUnable } from './abilities.ts'
 import { download } from './download.ts'
 import { type Exchange, NodeExchange, type Reply, toWebResponse, WebExchange } from './exchange.ts'
+import { type LockerOption, Lockers } from './lockers.ts'
 import { sendReply } from './send-reply.ts'
 import { checkStatus, HookedRequest, hookRefusal } from './tus-hooks.ts'
 
 export interface TidemarkServerOptions extends Omit<ServerOptions, 'locker' | 'lockDrainTimeout'> {
-  /** A Tidemark store. */
-  readonly datastore: DataStore & { readonly byteStore: ByteStore }
-  /** Default: a locker for this process alone. */
-  readonly locker?: Locker
+  /** A Tidemark store, or any other store for @tus/server: its own offset is then the truth. */
+  readonly datastore: DataStore & { readonly byteStore?: ByteStore }
+  /** Tidemark's or any other for @tus/server. Default: a locker for this process alone. */
+  readonly locker?: LockerOption
   /** Where lists and progress are kept; without one there are none. */
   readonly records?: RecordStore
-  /** How long unfinished uploads live. Default: for ever. */
+  /** How long unfinished uploads live. Default: for ever. A store that is not Tidemark's says it by itself. */
   readonly expiry?: EngineSettings['expiry']
   /** A body without a byte for this long is cut off. Default 60,000. */
   readonly networkTimeoutMs?: number
@@ -47,30 +49,36 @@ export type ServerEvent =
   | EngineEvent
   | { readonly is: 'request-failed'; readonly error: unknown }
   | { readonly is: 'listener-failed'; readonly event: string; readonly error: unknown }
+  | { readonly is: 'unlock-failed'; readonly id: string; readonly error: unknown }
 
 export class TidemarkServer extends Server {
   readonly engine: UploadEngine
   readonly #options: TidemarkServerOptions
   readonly #abilities: Abilities
+  readonly #lockers: Lockers
   #started: Promise<void> | undefined
 
   constructor(options: TidemarkServerOptions) {
     const { locker = new LocalLocker(), ...rest } = options
     super(rest)
     this.#options = options
+    this.#lockers = new Lockers(locker, {
+      onUnlockFailed: (id, error) => options.report?.({ is: 'unlock-failed', id, error }),
+    })
+    const bytes = byteStoreOf(options.datastore)
     this.engine = new UploadEngine({
-      bytes: options.datastore.byteStore,
+      bytes,
       records: options.records,
-      locker,
+      locker: this.#lockers,
       report: (event) => options.report?.(event),
       settings: {
-        expiry: options.expiry ?? { afterMs: 0, mode: 'sliding' },
+        expiry: expiryOf(options),
         idleMs: options.networkTimeoutMs ?? 60_000,
         leastBytesPerSecond: options.leastBytesPerSecond ?? 0,
         acquireLockTimeoutMs: options.acquireLockTimeoutMs ?? 20_000,
       },
     })
-    this.#abilities = abilitiesOf(options)
+    this.#abilities = abilitiesOf(bytes, options)
   }
 
   /** Opens store, records and locker. The first request does it when nobody did before. */
@@ -95,9 +103,13 @@ export class TidemarkServer extends Server {
     await this.engine.close()
   }
 
-  /** Removes what has expired, under the lock of each upload; returns how many. Finished uploads stay. */
+  /**
+   * Removes what has expired, under the lock of each upload; returns how many. Finished uploads stay. A store that is
+   * not Tidemark's does it by its own `deleteExpired`, as it likes.
+   */
   override async cleanUpExpiredUploads(): Promise<number> {
     await this.start()
+    if (this.#options.datastore.byteStore === undefined) return super.cleanUpExpiredUploads()
     const sweeper = new Sweeper({ engine: this.engine, everyMs: 0 })
     return (await sweeper.walk(Date.now())).removed
   }
@@ -156,6 +168,9 @@ export class TidemarkServer extends Server {
     const urlOf = (id: string) => this.#locationOf(id, exchange)
     const request = new HookedRequest(exchange, this.#options, this.#events, urlOf)
     if ('id' in command) await request.incoming(command.id)
+    const refusal = refuseUnable(command, this.engine.bytes, this.#options)
+    if (refusal) throw refusal
+    if (command.do !== 'options') request.locker = await this.#lockers.of(exchange)
     const outcome = await this.#perform(command, request)
     if (outcome.is === 'cut') {
       exchange.facts.code = outcome.why
@@ -183,11 +198,8 @@ export class TidemarkServer extends Server {
       case 'offset':
         return this.engine.offset(command.id, request)
       case 'terminate':
-        if (this.#options.disableTermination)
-          return { is: 'refused', refusal: new Refusal('termination-disabled') }
         return this.engine.terminate(command.id, request)
       case 'read':
-        if (this.#options.disableDownload) return { is: 'refused', refusal: new Refusal('download-disabled') }
         return this.engine.read(command.id)
     }
   }
@@ -299,14 +311,5 @@ export class TidemarkServer extends Server {
         }
       }
     },
-  }
-}
-
-/** What is announced: what the store can do, less what is switched off. */
-function abilitiesOf({ datastore, disableTermination, maxSize }: TidemarkServerOptions): Abilities {
-  const { extensions } = datastore.byteStore
-  return {
-    extensions: disableTermination ? extensions.filter((name) => name !== 'termination') : extensions,
-    maxBytes: typeof maxSize === 'number' && maxSize > 0 ? maxSize : undefined,
   }
 }

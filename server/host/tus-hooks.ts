@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { validateHeaderName, validateHeaderValue } from 'node:http'
 import type { ServerOptions } from '@tus/server'
 import { EVENTS } from '@tus/utils'
-import type { UploadHead, UploadRecord } from '../../stores/contracts.ts'
+import type { Locker, UploadHead, UploadRecord } from '../../stores/contracts.ts'
 import { uploadOf } from '../../stores/file/file-store.ts'
 import { formatMetadata, type Metadata, parseMetadata } from '../protocol/metadata.ts'
 import type { Answer } from '../protocol/tus.ts'
@@ -40,6 +40,7 @@ export class HookedRequest implements UploadRequest {
   readonly #urlOf: (id: string) => string
   #finishAnswer: Awaited<ReturnType<NonNullable<ServerOptions['onUploadFinish']>>> | undefined
   #lastReceivedAt = Date.now()
+  locker: Locker | undefined
 
   constructor(exchange: Exchange, options: HookOptions, events: Events, urlOf: (id: string) => string) {
     this.#exchange = exchange

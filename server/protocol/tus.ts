@@ -97,7 +97,8 @@ function renderRefusal(refusal: Refusal, headers: Record<string, string>): Answe
   headers['Content-Type'] = 'text/plain; charset=utf-8'
   headers['Cache-Control'] = 'no-store'
   if (refusal.status === 412) headers['Tus-Version'] = tusVersion
-  if (refusal.status === 405) headers.Allow = methods
+  if (refusal.status === 405)
+    headers.Allow = refusal.code === 'termination-unsupported' ? methods.replace(', DELETE', '') : methods
   if (refusal.offset !== undefined) headers['Upload-Offset'] = String(refusal.offset)
   if (refusal.retryAfterS !== undefined) headers['Retry-After'] = String(refusal.retryAfterS)
   return { status: refusal.status, headers, body: `${refusal.message}\n` }

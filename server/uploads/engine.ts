@@ -35,6 +35,8 @@ export interface UploadRequest {
   body(): Readable
   /** Aborts when the client is gone. */
   readonly signal: AbortSignal
+  /** Keeps the writers of this request's upload apart, where that is not the engine's own locker. */
+  readonly locker?: Locker | undefined
   /** Names a new upload. */
   nameUpload(metadata: string | undefined): Promise<string>
   /** Asked before anything is made; gives the metadata that the upload shall have. Its errors refuse the creation. */
@@ -333,7 +335,7 @@ export class UploadEngine implements HoldContext {
     const draining = this.#draining.signal
     this.#holds.add(hold)
     try {
-      const lock = await this.#locker.acquire(id, {
+      const lock = await (request.locker ?? this.#locker).acquire(id, {
         timeoutMs: this.settings.acquireLockTimeoutMs,
         // Only asked for when there is somebody to wait for.
         get signal() {

@@ -1,0 +1,98 @@
+/**
+ * The option `locker` as @tus/server documents it: a locker, a promise of one, or a function that gives one for each
+ * request. Tidemark's own lockers are used as they are, any other through its @tus methods. Each is started when it is
+ * first needed, and all are closed with the server.
+ */
+import type { Locker as TusLocker } from '@tus/utils'
+import type { ServerRequest } from 'srvx'
+import { type AcquireOptions, type Lock, LockError, type Locker } from '../../stores/contracts.ts'
+import { TusLocks } from '../../stores/tus/tus-locker.ts'
+
+export type LockerOption<L = Locker | TusLocker> =
+  | L
+  | Promise<L>
+  | ((request: ServerRequest) => L | Promise<L>)
+
+export interface LockersOptions {
+  readonly onUnlockFailed: (id: string, error: unknown) => void
+}
+
+/** The engine's locker; it also says which one a request asked for. */
+export class Lockers implements Locker {
+  readonly #option: LockerOption
+  readonly #options: LockersOptions
+  /** What was given, and what the engine uses in its place. */
+  readonly #known = new Map<object, { readonly locker: Locker; readonly started: Promise<void> }>()
+
+  constructor(option: LockerOption, options: LockersOptions) {
+    this.#option = option
+    this.#options = options
+    // Whoever needs it is told; until then nobody waits for it.
+    if (option instanceof Promise) option.catch(() => undefined)
+  }
+
+  /** The locker for one request; undefined when all requests share one. */
+  async of(exchange: { readonly request: ServerRequest }): Promise<Locker | undefined> {
+    if (typeof this.#option !== 'function') return undefined
+    return this.#use(await this.#option(exchange.request))
+  }
+
+  async start(): Promise<void> {
+    if (typeof this.#option !== 'function') await this.#use(await this.#option)
+  }
+
+  async close(): Promise<void> {
+    const known = [...this.#known.values()]
+    this.#known.clear()
+    for (const { locker } of known) await locker.close()
+  }
+
+  /**
+   * For what is done without a request, and where all requests share one locker. Where they do not, it takes the lock of
+   * every locker that is in use, since any of them may guard the upload.
+   */
+  async acquire(id: string, options: AcquireOptions): Promise<Lock> {
+    const [first, ...more] = [...this.#known.values()]
+    if (first === undefined) throw new LockError('unavailable', 'No locker is in use.')
+    const locks = [await first.locker.acquire(id, options)]
+    try {
+      for (const { locker } of more) locks.push(await locker.acquire(id, options))
+    } catch (error) {
+      await releaseAll(locks)
+      throw error
+    }
+    return locks.length === 1 ? locks[0]! : asOne(id, locks)
+  }
+
+  async #use(given: Locker | TusLocker): Promise<Locker> {
+    let known = this.#known.get(given)
+    if (!known) {
+      const locker = 'acquire' in given ? given : new TusLocks(given, this.#options)
+      known = { locker, started: locker.start() }
+      this.#known.set(given, known)
+    }
+    try {
+      await known.started
+    } catch (error) {
+      // One that comes later is started by the next request.
+      if (this.#known.get(given) === known) this.#known.delete(given)
+      throw error
+    }
+    return known.locker
+  }
+}
+
+function asOne(id: string, locks: readonly Lock[]): Lock {
+  return {
+    id,
+    fence: Math.max(...locks.map(({ fence }) => fence)),
+    waited: locks.some(({ waited }) => waited),
+    lost: AbortSignal.any(locks.map(({ lost }) => lost)),
+    isHeld: () => locks.every((lock) => lock.isHeld()),
+    release: () => releaseAll(locks),
+  }
+}
+
+async function releaseAll(locks: readonly Lock[]): Promise<void> {
+  for (const lock of locks) await lock.release()
+}
