@@ -29,6 +29,8 @@ export class DataStoreAppender implements Appender {
   #held: Uint8Array | undefined
   /** Where the next write begins. */
   #next: number
+  /** Bytes beyond the length, which no store is given. */
+  #dropped = 0
   #committed: number
   #hasFailed = false
   #queue: Promise<unknown> = Promise.resolve()
@@ -47,6 +49,7 @@ export class DataStoreAppender implements Appender {
   }
 
   write(buffers: readonly Uint8Array[], position: number): Promise<void> {
+    if (this.#closing) return Promise.reject(new RangeError('this hold was given up'))
     return this.#inTurn(() => this.#write(buffers, position))
   }
 
@@ -105,10 +108,11 @@ export class DataStoreAppender implements Appender {
   }
 
   async #write(buffers: readonly Uint8Array[], position: number): Promise<void> {
-    if (this.#closing || position !== this.#next) throw new RangeError('a @tus store is written to in order')
+    if (position !== this.#next + this.#dropped) throw new RangeError('a @tus store is written to in order')
     const { length = Number.POSITIVE_INFINITY } = this.#mark
     for (const buffer of buffers) {
       const bytes = buffer.subarray(0, Math.max(0, Math.min(buffer.length, length - this.#next)))
+      this.#dropped += buffer.length - bytes.length
       if (bytes.length === 0) continue
       await this.#putHeld()
       this.#held = bytes
