@@ -1,15 +1,18 @@
-// The programs that the tests drive and npm cannot bring: a Redis server, Chromium and nginx. One table says how each
+// The programs that the tests drive and npm cannot bring: a Redis server, Chromium, nginx, and a tus client in Python. One table says how each
 // is named, found and installed; `npm test` (scripts/prepare.mjs) and the tests themselves (test/support) both ask it,
 // so that what was checked before the run is what the run uses. Nothing is ever skipped because a program is missing.
 
+import { spawnSync } from 'node:child_process'
 import { accessSync, constants, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { runQuietly } from './run.mjs'
 
 /**
- * @typedef {'redis' | 'chromium' | 'nginx'} ProgramName
- * @typedef {{ commands: string[], variable: string, debianPackage: string, ubuntuPackage: string | null }} Program
+ * @typedef {'redis' | 'chromium' | 'nginx' | 'tuspy'} ProgramName
+ *
+ * `proof`: arguments with which the right program ends well; for commands that alone say nothing.
+ * @typedef {{ commands: string[], variable: string, debianPackage: string, ubuntuPackage: string | null, proof?: string[] }} Program
  *
  * @typedef {{ is: 'found', path: string }
  *   | { is: 'missing' }
@@ -43,6 +46,14 @@ const programs = {
     debianPackage: 'nginx-light',
     ubuntuPackage: 'nginx-light',
   },
+  // A Python that has the library; the first python3 on PATH need not be the one that packages install for.
+  tuspy: {
+    commands: ['python3'],
+    variable: 'TIDEMARK_TEST_TUSPY',
+    debianPackage: 'python3-tuspy',
+    ubuntuPackage: 'python3-tuspy',
+    proof: ['-c', 'import tusclient'],
+  },
 }
 
 const programNames = /** @type {ProgramName[]} */ (Object.keys(programs))
@@ -66,17 +77,18 @@ export function programPath(name) {
  * @returns {Search}
  */
 export function findProgram(name, env = process.env) {
-  const { commands, variable } = programs[name]
+  const { commands, variable, proof } = programs[name]
   const named = env[variable]
   if (named) {
     return isExecutable(named) ? { is: 'found', path: named } : { is: 'misnamed', variable, path: named }
   }
-  const folders = [...(env.PATH ?? '').split(delimiter), '/usr/local/sbin', '/usr/sbin', '/opt/homebrew/bin']
+  const more = ['/usr/bin', '/usr/local/sbin', '/usr/sbin', '/opt/homebrew/bin']
+  const folders = [...(env.PATH ?? '').split(delimiter), ...more]
   const candidates = commands.flatMap((command) =>
     folders.filter(Boolean).map((folder) => join(folder, command)),
   )
   if (name === 'chromium') candidates.push(...browsersOfPlaywright())
-  const path = candidates.find(isExecutable)
+  const path = candidates.find((path) => isExecutable(path) && (!proof || endsWell(path, proof)))
   return path ? { is: 'found', path } : { is: 'missing' }
 }
 
@@ -154,7 +166,12 @@ export function explain(found) {
 
 /** @returns {Record<ProgramName, Search>} */
 function searchAll() {
-  return { redis: findProgram('redis'), chromium: findProgram('chromium'), nginx: findProgram('nginx') }
+  return {
+    redis: findProgram('redis'),
+    chromium: findProgram('chromium'),
+    nginx: findProgram('nginx'),
+    tuspy: findProgram('tuspy'),
+  }
 }
 
 /** @returns {Machine} */
@@ -228,6 +245,14 @@ function isExecutable(path) {
   } catch {
     return false
   }
+}
+
+/**
+ * @param {string} path
+ * @param {string[]} args
+ */
+function endsWell(path, args) {
+  return spawnSync(path, args, { stdio: 'ignore', timeout: 20_000 }).status === 0
 }
 
 /** @param {string} path */

@@ -10,7 +10,7 @@ const debianRoot = { system: 'debian', isRoot: true } as const
 
 describe('what is installed for the tests', () => {
   it('is nothing when all programs are there', () => {
-    const all = { redis: found, chromium: found, nginx: found }
+    const all = { redis: found, chromium: found, nginx: found, tuspy: found }
     expect(planInstallation(all, debianRoot)).toEqual({ is: 'nothing-to-do' })
   })
 
@@ -76,6 +76,21 @@ describe('a program', () => {
       is: 'found',
       path: join(folder, 'nginx'),
     })
+  })
+})
+
+describe('a library of Python', () => {
+  it('is found by the first Python that has it', async () => {
+    const [without, having] = [await temporaryFolder(), await temporaryFolder()]
+    await writeFile(join(without, 'python3'), '#!/bin/sh\nexit 1\n', { mode: 0o755 })
+    await writeFile(join(having, 'python3'), '#!/bin/sh\nexit 0\n', { mode: 0o755 })
+    const path = join(having, 'python3')
+    expect(findProgram('tuspy', { PATH: `${without}:${having}` })).toEqual({ is: 'found', path })
+  })
+
+  it('is installed as a package where it is missing', () => {
+    const plan = planInstallation({ redis: found, tuspy: missing }, debianRoot)
+    expect(plan).toEqual({ is: 'install', packages: ['python3-tuspy'] })
   })
 })
 
