@@ -22,10 +22,16 @@ export type RunningUpload = {
 /** Many attempts in quick succession: a server that starts again needs a second or two. */
 const patientRetries = [0, 100, 200, 300, 500, ...Array<number>(40).fill(500)]
 
-export function startUpload(
-  source: ConstructorParameters<typeof Upload>[0],
-  options: Partial<UploadOptions>,
-): RunningUpload {
+export function startUpload(source: Source, options: Partial<UploadOptions>): RunningUpload {
+  const running = prepareUpload(source, options)
+  running.upload.start()
+  return running
+}
+
+type Source = ConstructorParameters<typeof Upload>[0]
+
+/** The same, but the test starts it. */
+export function prepareUpload(source: Source, options: Partial<UploadOptions>): RunningUpload {
   const exchanges: Exchange[] = []
   let resolve: (url: string) => void = () => undefined
   let reject: (error: unknown) => void = () => undefined
@@ -49,7 +55,6 @@ export function startUpload(
     onSuccess: () => resolve(upload.url ?? ''),
     onError: reject,
   })
-  upload.start()
   return { upload, done, exchanges }
 }
 
