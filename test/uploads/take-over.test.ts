@@ -41,11 +41,19 @@ describe.each([
 
     expect(await refusalOf(append(b, id, 9, 'x'))).toBe('offset-conflict')
     expect(
-      await refusalOf(b.append({ do: 'append', id, offset: 4, length: 30, contentLength: 1 }, request('x'))),
+      await refusalOf(
+        b.append(
+          { do: 'append', id, offset: 4, length: 30, contentLength: 1, checksum: undefined },
+          request('x'),
+        ),
+      ),
     ).toBe('length-fixed')
     expect(
       await refusalOf(
-        b.append({ do: 'append', id, offset: 4, length: undefined, contentLength: 11 }, request()),
+        b.append(
+          { do: 'append', id, offset: 4, length: undefined, contentLength: 11, checksum: undefined },
+          request(),
+        ),
       ),
     ).toBe('body-too-long')
     body.end('567890')
