@@ -119,6 +119,43 @@ describe('while servers die', () => {
     patienceMs,
   )
 
+  it(
+    'gets an upload through a rolling restart',
+    async () => {
+      const site = await siteOfItsOwn()
+      const content = randomBytes('rolling', size)
+      const line = await slowLine(site)
+      let rolled: Promise<(number | null)[]> | undefined
+
+      const { done, exchanges } = startUpload(content, {
+        endpoint: `${line.url}/files/`,
+        onProgress: (sent) => {
+          if (sent >= size / 4) rolled ??= roll(site.servers)
+        },
+      })
+      const url = await done
+
+      expect(await rolled).toEqual([0, 0])
+      expect(count(exchanges, 'POST')).toBe(1)
+      expect(offsetsThatWentBack(exchanges)).toEqual([])
+      expect(await sha256(await download(url))).toBe(await sha256(content))
+    },
+    patienceMs,
+  )
+
+  it('passes over a server that is not there', async () => {
+    const site = await siteOfItsOwn()
+    // Without the wires: where nobody listens, a connection is refused.
+    const nginx = await startNginx(site.servers.map(({ port }) => port))
+    onTestFinished(() => nginx.stop())
+    await site.servers[0].kill()
+
+    const posts = Array.from({ length: 6 }, () =>
+      fetch(`${nginx.url}/files/`, { method: 'POST', headers: { ...tus, 'Upload-Length': '1' } }),
+    )
+    expect((await Promise.all(posts)).map(({ status }) => status)).toEqual(Array(6).fill(201))
+  })
+
   it('tells pages of any site that nobody is there, and HEAD of an upload that it should ask again', async () => {
     const site = await siteOfItsOwn()
     const location = await create(site, { 'Upload-Length': '10' })
@@ -241,6 +278,16 @@ async function slowLine(site: Site): Promise<TcpProxy> {
 function kill(site: Site, index: number): void {
   void site.servers[index]!.kill('SIGKILL')
   site.wires[index]!.cut()
+}
+
+/** Resolves with the exit codes. */
+async function roll(servers: readonly ServerProcess[]): Promise<(number | null)[]> {
+  const codes: (number | null)[] = []
+  for (const server of servers) {
+    codes.push((await server.stop()).code)
+    await server.restart()
+  }
+  return codes
 }
 
 function sentBytes(site: Site): number {
