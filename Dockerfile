@@ -22,8 +22,10 @@ FROM ${NODE_IMAGE}
 LABEL org.opencontainers.image.title="Tidemark" \
       org.opencontainers.image.description="A resumable upload service" \
       org.opencontainers.image.licenses="MIT"
+# Docker kills what has not ended 10 s after its SIGTERM.
 ENV NODE_ENV=production \
-    TIDEMARK_UPLOAD_DIR=/data
+    TIDEMARK_UPLOAD_DIR=/data \
+    TIDEMARK_SHUTDOWN_TIMEOUT=8s
 WORKDIR /app
 COPY --from=modules /app/node_modules ./node_modules
 COPY --from=build /app/dist ./dist
