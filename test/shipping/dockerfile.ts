@@ -1,6 +1,6 @@
 // Enough of a Dockerfile for the tests to do what it says: its stages, and the instructions of each in order.
 
-export type Instruction = { name: string; words: string }
+type Instruction = { name: string; words: string }
 export type Stage = { name: string | undefined; instructions: Instruction[] }
 
 export function parseDockerfile(text: string): Stage[] {
