@@ -17,7 +17,8 @@ export class StartError extends Error {
   }
 }
 
-const redisTimeoutMs = 1500
+/** The process loads its modules meanwhile; where several servers start on a busy machine, that alone takes a second or two. */
+const redisTimeoutMs = 5000
 
 /** Makes the folder when it is not there, and proves that a file can be made in it. */
 export async function checkFolder({ uploadDir }: Pick<Config, 'uploadDir'>): Promise<void> {
