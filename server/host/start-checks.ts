@@ -17,8 +17,8 @@ export class StartError extends Error {
   }
 }
 
-/** The process loads its modules meanwhile; where several servers start on a busy machine, that alone takes a second or two. */
-const redisTimeoutMs = 5000
+/** Leaves time for all else, so that a start that fails has failed in less than two seconds. */
+const redisTimeoutMs = 1200
 
 /** Makes the folder when it is not there, and proves that a file can be made in it. */
 export async function checkFolder({ uploadDir }: Pick<Config, 'uploadDir'>): Promise<void> {
