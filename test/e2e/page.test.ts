@@ -114,35 +114,52 @@ it('asks for a file that the browser could not keep, and goes on where it was', 
   expect(seen.faults).toEqual([])
 })
 
-it(
-  'does not begin again when a gateway answers 502, 503 and 429 in place of the server',
-  patience,
-  async () => {
-    const { server, wire, open, fiftyMiB } = await house()
-    const file = await fiftyMiB()
-    const gateway = await startBadGateway(server.port)
-    onTestFinished(gateway.close)
-    wire.target = gateway.port
-    const seen = await open()
-    await seen.choose(file.path)
-    await reachMiddle(wire, seen)
+it('deletes the upload on the server when people forget a file that it asks for', patience, async () => {
+  const { server, wire, open, folder, dir } = await house()
+  const empty = await filesIn(dir)
+  const [path] = await filesOf(folder, 1)
+  const seen = await open()
+  await seen.choose(path!)
+  await seen.filesKept(1)
+  wire.bytesPerSecond = trickle
+  await seen.start()
+  await seen.urlsKept(1)
+  await seen.forgetKeptFiles()
+  await seen.page.reload()
+  wire.bytesPerSecond = 0
 
-    gateway.headStatuses.push(502, 503, 429)
-    wire.cut()
-    await eventually(async () =>
-      expect(await seen.page.locator('#banner').getAttribute('data-trouble')).toBe('busy'),
-    )
-    wire.bytesPerSecond = 0
-    await seen.finished(1)
+  await seen.page.locator('#waiting-list button').click()
+  await eventually(() => expect(answersOf(server, 'DELETE')).toEqual([204]))
+  expect(await seen.page.locator('#waiting').isHidden()).toBe(true)
+  expect(await filesIn(dir)).toEqual(empty)
+  expect(seen.faults).toEqual([])
+})
 
-    expect(gateway.headStatuses).toEqual([])
-    expect(requestsOf(server, 'POST')).toBe(1)
-    expect(seen.tusRequests.filter(({ offset }) => offset === 0)).toHaveLength(1)
-    expect(lastOffset(seen)).toBeGreaterThan(middle / 2)
-    expect(await sha256OfLink(seen)).toBe(file.sha256)
-    expect(seen.faults).toEqual([])
-  },
-)
+it('does not begin again when a gateway answers in place of the server', patience, async () => {
+  const { server, wire, open, fiftyMiB } = await house()
+  const file = await fiftyMiB()
+  const gateway = await startBadGateway(server.port)
+  onTestFinished(gateway.close)
+  wire.target = gateway.port
+  const seen = await open()
+  await seen.choose(file.path)
+  await reachMiddle(wire, seen)
+
+  gateway.headStatuses.push(502, 503, 429)
+  wire.cut()
+  await eventually(async () =>
+    expect(await seen.page.locator('#banner').getAttribute('data-trouble')).toBe('busy'),
+  )
+  wire.bytesPerSecond = 0
+  await seen.finished(1)
+
+  expect(gateway.headStatuses).toEqual([])
+  expect(requestsOf(server, 'POST')).toBe(1)
+  expect(seen.tusRequests.filter(({ offset }) => offset === 0)).toHaveLength(1)
+  expect(lastOffset(seen)).toBeGreaterThan(middle / 2)
+  expect(await sha256OfLink(seen)).toBe(file.sha256)
+  expect(seen.faults).toEqual([])
+})
 
 describe('several files at once', () => {
   it('pause together and go on together, and each link has its own bytes and name', patience, async () => {

@@ -2,6 +2,7 @@
 import '@uppy/core/css/style.min.css'
 import '@uppy/dashboard/css/style.min.css'
 import './style.css'
+import './uppy.css'
 import { ConnectionBanner } from './connection.ts'
 import { uploadDeleter } from './deletion.ts'
 import { FinishedList } from './finished-list.ts'
