@@ -35,8 +35,9 @@ export async function startBadGateway(target: number): Promise<BadGateway> {
     port: (gateway.address() as AddressInfo).port,
     headStatuses,
     close: async () => {
+      const closed = once(gateway, 'close')
       gateway.close().closeAllConnections()
-      if (gateway.listening) await once(gateway, 'close')
+      await closed
     },
   }
 }

@@ -10,7 +10,7 @@ export async function eventually(assertion: () => Promise<void> | void): Promise
   await vi.waitFor(assertion, { timeout: 30_000, interval: 50 })
 }
 
-export type PageRequest = { method: string; url: string; offset: number | undefined }
+type PageRequest = { method: string; url: string; offset: number | undefined }
 
 export type UploadPage = {
   page: Page
