@@ -91,8 +91,10 @@ async function loadPage(config: Config): Promise<FastifyPluginAsync> {
   // Beside the built server, or in dist/ while the sources run themselves.
   const isBuilt = import.meta.url.endsWith('.js')
   const root = fileURLToPath(new URL(isBuilt ? '../web' : '../dist/web', import.meta.url))
-  const maxSize = config.maxSizeBytes > 0 ? { maxSize: config.maxSizeBytes } : {}
-  return async (app) => void (await app.register(pages, { root, endpoint: config.basePath, ...maxSize }))
+  const { basePath: endpoint, maxSizeBytes, disableDownload, disableTermination } = config
+  const maxSize = maxSizeBytes > 0 ? { maxSize: maxSizeBytes } : {}
+  const options = { root, endpoint, ...maxSize, disableDownload, disableTermination }
+  return async (app) => void (await app.register(pages, options))
 }
 
 function sayWhere(app: FastifyInstance, config: Config, logger: Logger): void {
