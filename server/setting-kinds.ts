@@ -67,7 +67,7 @@ export const wholeNumber = (min: number, max: number): Kind<number> => ({
 
 const durationUnits = { d: 86_400_000n, h: 3_600_000n, m: 60_000n, s: 1000n, ms: 1n } as const
 /** What a timer of Node can wait, about 24 days: a longer one would fire at once. */
-export const longestTimerMs = 2 ** 31 - 1
+const longestTimerMs = 2 ** 31 - 1
 const longestDurationMs = 100 * 365 * 86_400_000
 
 /** Milliseconds, written as in Go, and with days: `500ms`, `20s`, `1h30m`, `7d`. A bare number is refused, except 0. */

@@ -36,7 +36,7 @@ export async function download(
 ): Promise<Reply> {
   const size = record.mark.offset
   const headers = { ...describe(record), 'Accept-Ranges': 'bytes' }
-  if (request['if-none-match'] === headers.ETag) return { is: 'answer', status: 304, headers }
+  if (isNamed(headers.ETag, request['if-none-match'])) return { is: 'answer', status: 304, headers }
   const range = wantedRange(request, size, headers.ETag)
   if (range === 'unsatisfiable')
     return { is: 'answer', status: 416, headers: { 'Content-Range': `bytes */${size}` } }
@@ -67,6 +67,12 @@ function describe({ head }: UploadRecord) {
     // An upload never changes once it is finished, so its id and its creation name its bytes.
     ETag: `"${Buffer.from(`${head.id}/${head.createdAt}`).toString('base64url')}"`,
   }
+}
+
+/** Whether a list of ETags names this one; strong or weak makes no difference to it (RFC 9110, 13.1.2). */
+function isNamed(etag: string, list: string | string[] | undefined): boolean {
+  const names = String(list ?? '').split(',')
+  return names.some((name) => name.trim() === '*' || name.trim().replace(/^W\//, '') === etag)
 }
 
 /** One range, or undefined for the whole: several ranges, other units and a stale If-Range are answered in full. */

@@ -27,9 +27,13 @@ export interface Exchange {
   readonly request: ServerRequest
 }
 
-/** What goes back: an answer, whose body may be a stream, or nothing at all and the connection is cut. */
+/**
+ * What goes back: an answer, whose body may be a stream; what a route of the application made, as it is; or nothing at
+ * all, and the connection is cut.
+ */
 export type Reply =
   | { readonly is: 'cut' }
+  | { readonly is: 'response'; readonly response: Response }
   | (Omit<Answer, 'body'> & { readonly is: 'answer'; readonly body?: string | Readable })
 
 export class NodeExchange implements Exchange {
@@ -115,7 +119,7 @@ export class WebExchange implements Exchange {
   }
 
   get headers(): RequestHeaders {
-    this.#headers ??= Object.fromEntries(this.request.headers)
+    this.#headers ??= this.#readHeaders()
     return this.#headers
   }
 
@@ -135,11 +139,26 @@ export class WebExchange implements Exchange {
   get signal(): AbortSignal {
     return this.request.signal
   }
+
+  /**
+   * With the two headers that HTTP/1.1 has and a web Request may not: the host, which its URL says, and the word for a
+   * body whose length nobody says.
+   */
+  #readHeaders(): RequestHeaders {
+    const { headers, url, body } = this.request
+    const isOfUnknownLength = body !== null && !headers.has('content-length')
+    return {
+      host: new URL(url).host,
+      ...(isOfUnknownLength && { 'transfer-encoding': 'chunked' }),
+      ...Object.fromEntries(headers),
+    }
+  }
 }
 
 /** The web form of a reply. What can not be answered at all becomes a network error for the caller. */
 export function toWebResponse(reply: Reply): Response {
   if (reply.is === 'cut') return Response.error()
+  if (reply.is === 'response') return reply.response
   const { status, headers, body } = reply
   const isEmpty = status === 204 || status === 304 || body === undefined
   const content = typeof body === 'string' ? body : body && (Readable.toWeb(body) as ReadableStream)

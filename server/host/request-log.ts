@@ -37,7 +37,7 @@ function levelOf(status = 0, error: unknown, isRoutine = false): 'debug' | 'info
 }
 
 /** The URL with the names of its query, without their values: `/files/?token`. */
-export function loggedUrl(url: string): string {
+function loggedUrl(url: string): string {
   const at = url.indexOf('?')
   const path = (at < 0 ? url : url.slice(0, at)).slice(0, 1024)
   if (at < 0) return path

@@ -4,6 +4,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { pipeline } from 'node:stream/promises'
+import { sendNodeResponse } from 'srvx/node'
 import type { Reply } from './exchange.ts'
 import type { RequestFacts } from './request-facts.ts'
 
@@ -21,6 +22,10 @@ export async function sendReply(
   if (res.destroyed || res.headersSent) return
   if (reply.is === 'cut') {
     res.destroy()
+    return
+  }
+  if (reply.is === 'response') {
+    await sendNodeResponse(res, reply.response)
     return
   }
   const { status, headers, body } = reply

@@ -11,13 +11,13 @@ import { Refusal } from '../errors.ts'
 import { corsHeaders } from '../protocol/cors.ts'
 import type { Command, Outcome } from '../protocol/messages.ts'
 import { type Abilities, type Answer, methodOf, parseTus, renderTus, type Target } from '../protocol/tus.ts'
-import { originOf, targetOf } from '../protocol/upload-url.ts'
+import { originOf, pathOf, targetOf } from '../protocol/upload-url.ts'
 import { type EngineSettings, UploadEngine } from '../uploads/engine.ts'
 import type { EngineEvent } from '../uploads/hold.ts'
 import { download } from './download.ts'
 import { type Exchange, NodeExchange, type Reply, toWebResponse, WebExchange } from './exchange.ts'
 import { sendReply } from './send-reply.ts'
-import { HookedRequest, hookRefusal } from './tus-hooks.ts'
+import { checkStatus, HookedRequest, hookRefusal } from './tus-hooks.ts'
 
 export interface TidemarkServerOptions extends Omit<ServerOptions, 'locker' | 'lockDrainTimeout'> {
   /** A Tidemark store. */
@@ -92,8 +92,14 @@ export class TidemarkServer extends Server {
 
   override async handle(req: IncomingMessage, res: ServerResponse): Promise<void> {
     const exchange = new NodeExchange(req, res)
-    const reply = await this.#reply(exchange)
-    await sendReply(req, res, reply, { facts: exchange.facts, isEnding: this.engine.isDraining })
+    try {
+      const reply = await this.#reply(exchange)
+      await sendReply(req, res, reply, { facts: exchange.facts, isEnding: this.engine.isDraining })
+    } catch (error) {
+      // Routers do not wait for this promise: a rejection would end the process.
+      this.#onUnexpected(error, exchange.facts)
+      res.destroy()
+    }
   }
 
   override async handleWeb(request: Request): Promise<Response> {
@@ -115,20 +121,22 @@ export class TidemarkServer extends Server {
   async #reply(exchange: Exchange): Promise<Reply> {
     const method = methodOf(exchange.method, exchange.headers)
     const reply = await this.#answer(exchange, method)
-    if (reply.is === 'cut') return reply
+    if (reply.is !== 'answer') return reply
     const cors = corsHeaders(exchange.headers, this.#options, method === 'OPTIONS')
     return { ...reply, headers: { 'Tus-Resumable': '1.0.0', ...reply.headers, ...cors } }
   }
 
   async #answer(exchange: Exchange, method: string): Promise<Reply> {
+    const route = method === 'GET' && this.handlers.GET.paths.get(pathOf(exchange.url))
     try {
+      if (route) return { is: 'response', response: await route(exchange.request) }
       await this.start()
       const target = this.#targetOf(exchange)
       if (target.is === 'upload') exchange.facts.uploadId = target.id
       const command = parseTus(method, target, exchange.headers)
       return await this.#run(command, exchange)
     } catch (error) {
-      return { is: 'answer', ...(await this.#answerError(error, exchange)) }
+      return { is: 'answer', ...(await this.#answerError(error, exchange, method)) }
     }
   }
 
@@ -187,26 +195,46 @@ export class TidemarkServer extends Server {
     if (command.do !== 'create' && command.do !== 'append') return answer
     facts.bytesReceived = mark.offset - (command.do === 'append' ? command.offset : 0)
     if (!request.hasFinished) return answer
-    const changed = request.withFinishHook(answer)
-    request.finished(outcome.record, changed)
-    return changed
+    let changed = answer
+    try {
+      changed = request.withFinishHook(answer)
+      return changed
+    } finally {
+      request.finished(outcome.record, changed)
+    }
   }
 
-  async #answerError(error: unknown, exchange: Exchange): Promise<Answer> {
+  /**
+   * What was not expected is answered with 500, but not to HEAD: clients would begin again at byte 0, where they only
+   * have to ask once more.
+   */
+  async #answerError(error: unknown, exchange: Exchange, method: string): Promise<Answer> {
+    const { facts } = exchange
     const fromHook = hookRefusal(error)
-    const refusal = error instanceof Refusal ? error : new Refusal('internal', { cause: error })
-    exchange.facts.code = fromHook ? 'refused-by-hook' : refusal.code
-    if (refusal.code === 'internal' && !fromHook) {
-      exchange.facts.error = error
-      this.#options.report?.({ is: 'request-failed', error })
+    const unexpected = method === 'HEAD' ? 'busy' : 'internal'
+    const refusal =
+      error instanceof Refusal
+        ? error
+        : new Refusal(unexpected, { cause: error, ...(method === 'HEAD' && { retryAfterS: 1 }) })
+    facts.code = fromHook ? 'refused-by-hook' : refusal.code
+    if (error !== refusal && !fromHook) this.#onUnexpected(error, facts)
+    const answer = { ...renderTus({ is: 'refused', refusal }, this.#abilities), ...fromHook }
+    const { onResponseError } = this.#options
+    if (!onResponseError) return answer
+    try {
+      const ours = { status_code: answer.status, body: answer.body ?? '' }
+      const mapped = await onResponseError(exchange.request, error === refusal ? ours : (error as Error))
+      if (mapped) checkStatus(mapped.status_code)
+      return mapped ? { ...answer, status: mapped.status_code, body: mapped.body } : answer
+    } catch (error) {
+      this.#onUnexpected(error, facts)
+      return answer
     }
-    const answer = renderTus({ is: 'refused', refusal }, this.#abilities)
-    if (fromHook) Object.assign(answer, fromHook)
-    const mapped = await this.#options.onResponseError?.(exchange.request, {
-      status_code: answer.status,
-      body: answer.body ?? '',
-    })
-    return mapped ? { ...answer, status: mapped.status_code, body: mapped.body } : answer
+  }
+
+  #onUnexpected(error: unknown, facts: Exchange['facts']): void {
+    facts.error = error
+    this.#options.report?.({ is: 'request-failed', error })
   }
 
   #targetOf(exchange: Exchange): Target {
@@ -233,19 +261,27 @@ export class TidemarkServer extends Server {
         respectForwardedHeaders === true &&
         (trustsProxy === undefined || (peer !== undefined && trustsProxy(peer))),
     })
-    if (generateUrl) return generateUrl(exchange.request, { ...origin, path: base, id })
+    if (generateUrl) {
+      const url = generateUrl(exchange.request, { ...origin, path: base, id })
+      http.validateHeaderValue('Location', url)
+      return url
+    }
     const path = `${base}/${encodeURIComponent(id)}`
     return relativeLocation ? path : `${origin.proto}://${origin.host}${path}`
   }
 
   readonly #events = {
     isHeard: (event: string) => this.listenerCount(event) > 0,
-    // A listener that throws must not turn a stored upload into an error.
+    // A listener that fails must not turn a stored upload into an error, nor keep the others from hearing.
     tell: (event: string, ...args: unknown[]) => {
-      try {
-        super.emit(event, ...(args as [never]))
-      } catch (error) {
-        this.#options.report?.({ is: 'listener-failed', event, error })
+      const onFailed = (error: unknown) => this.#options.report?.({ is: 'listener-failed', event, error })
+      for (const listener of this.rawListeners(event)) {
+        try {
+          const result: unknown = Reflect.apply(listener, this, args)
+          if (result instanceof Promise) result.catch(onFailed)
+        } catch (error) {
+          onFailed(error)
+        }
       }
     },
   }

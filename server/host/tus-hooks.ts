@@ -3,11 +3,12 @@
  * A web Request is made only when a hook is there to look at it.
  */
 import { randomBytes } from 'node:crypto'
+import { validateHeaderName, validateHeaderValue } from 'node:http'
 import type { ServerOptions } from '@tus/server'
 import { EVENTS } from '@tus/utils'
 import type { UploadHead, UploadRecord } from '../../stores/contracts.ts'
 import { uploadOf } from '../../stores/file/file-store.ts'
-import { formatMetadata, parseMetadata } from '../protocol/metadata.ts'
+import { formatMetadata, type Metadata, parseMetadata } from '../protocol/metadata.ts'
 import type { Answer } from '../protocol/tus.ts'
 import type { UploadRequest } from '../uploads/engine.ts'
 import type { Exchange } from './exchange.ts'
@@ -20,6 +21,7 @@ export type HookOptions = Partial<
     | 'onUploadCreate'
     | 'onUploadFinish'
     | 'maxSize'
+    | 'postReceiveInterval'
     | 'disableTerminationForFinishedUploads'
   >
 >
@@ -94,7 +96,7 @@ export class HookedRequest implements UploadRequest {
     } as const
     const upload = uploadOf({ head, mark: length === undefined ? draft : { ...draft, length } })
     const patch = await onUploadCreate(this.#exchange.request, upload)
-    return patch?.metadata ? formatMetadata(patch.metadata) : head.metadata
+    return patch?.metadata ? checkedMetadata(patch.metadata, head.metadata) : head.metadata
   }
 
   /** Whether the upload was finished by this request. */
@@ -110,9 +112,9 @@ export class HookedRequest implements UploadRequest {
     this.#tell(EVENTS.POST_CREATE, () => [uploadOf(record), this.#urlOf(record.head.id)])
   }
 
-  received(record: UploadRecord, everyMs = 1000): void {
+  received(record: UploadRecord): void {
     const now = Date.now()
-    if (now - this.#lastReceivedAt < everyMs) return
+    if (now - this.#lastReceivedAt < (this.#options.postReceiveInterval ?? 1000)) return
     this.#lastReceivedAt = now
     this.#tell(EVENTS.POST_RECEIVE, () => [uploadOf(record)])
   }
@@ -125,11 +127,16 @@ export class HookedRequest implements UploadRequest {
     this.#tell(EVENTS.POST_TERMINATE, () => [asResponse(answer), id])
   }
 
-  /** The answer, changed as the finish hook asked. */
+  /** The answer, changed as the finish hook asked. Throws when it asked for what no answer can carry. */
   withFinishHook(answer: Answer): Answer {
     const wanted = this.#finishAnswer
     if (!wanted) return answer
-    const added = Object.entries(wanted.headers ?? {}).map(([name, value]) => [name, String(value)])
+    const added = Object.entries(wanted.headers ?? {}).map(([name, value]) => [name, String(value)] as const)
+    for (const [name, value] of added) {
+      validateHeaderName(name)
+      validateHeaderValue(name, value)
+    }
+    if (wanted.status_code !== undefined) checkStatus(wanted.status_code)
     return {
       status: wanted.status_code ?? answer.status,
       headers: { ...answer.headers, ...Object.fromEntries(added) },
@@ -142,8 +149,22 @@ export class HookedRequest implements UploadRequest {
   }
 }
 
+/** What a hook gives reaches the headers of later answers, so it has to pass the same checks as what clients send. */
+function checkedMetadata(metadata: Metadata, asSent: string | undefined): string | undefined {
+  const header = formatMetadata(metadata, asSent)
+  if (parseMetadata(header) === undefined)
+    throw new Error('onUploadCreate gave metadata with a key that can not be in Upload-Metadata')
+  return header || undefined
+}
+
 function asResponse({ status, headers, body }: Answer): Response {
   return new Response(status === 204 ? null : (body ?? null), { status, headers })
+}
+
+/** Throws when hooks want a status that no final answer can have. */
+export function checkStatus(status: number): void {
+  if (!Number.isInteger(status) || status < 200 || status > 599)
+    throw new RangeError(`a hook gave the status ${status}`)
 }
 
 /** What hooks throw to refuse a request, in the manner of @tus/server. */

@@ -1,6 +1,6 @@
 /** `Upload-Metadata`: read to be checked and used, but always kept and given back exactly as it was sent (tus 1.0.0, Creation). */
 
-/** Values by key, decoded as UTF-8; null for a key that came without a value. Has no prototype: any word is an ordinary key. */
+/** Values by key, decoded as UTF-8; null for a key that came without a value or with an empty one. Has no prototype: any word is an ordinary key. */
 export type Metadata = Readonly<Record<string, string | null>>
 
 const keyPattern = /^[\x21-\x2b\x2d-\x7e]+$/ // printable ASCII without space and comma
@@ -10,18 +10,28 @@ const base64Pattern = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]
 export function parseMetadata(header: string): Metadata | undefined {
   const metadata: Record<string, string | null> = Object.create(null)
   if (header.trim() === '') return metadata
-  for (const pair of header.split(',')) {
-    const [key = '', value, ...more] = pair.trim().split(' ')
+  for (const [key, value, ...more] of pairsOf(header)) {
     if (more.length > 0 || !keyPattern.test(key) || key in metadata) return undefined
     if (value !== undefined && !base64Pattern.test(value)) return undefined
-    metadata[key] = value === undefined ? null : Buffer.from(value, 'base64').toString('utf8')
+    metadata[key] = decode(value)
   }
   return metadata
 }
 
-/** The header for metadata that this server made or changed itself. */
-export function formatMetadata(metadata: Readonly<Record<string, string | null>>): string {
+/** The header for metadata that somebody here made or changed; values that are still as they were sent stay so, bit for bit. */
+export function formatMetadata(metadata: Metadata, asSent = ''): string {
+  const sent = new Map(pairsOf(asSent).map(([key, value]) => [key, value]))
+  const encode = (key: string, value: string) =>
+    sent.has(key) && decode(sent.get(key)) === value ? sent.get(key) : Buffer.from(value).toString('base64')
   return Object.entries(metadata)
-    .map(([key, value]) => (value === null ? key : `${key} ${Buffer.from(value).toString('base64')}`))
+    .map(([key, value]) => (value ? `${key} ${encode(key, value)}` : key))
     .join(',')
+}
+
+function pairsOf(header: string): [key: string, ...values: string[]][] {
+  return header.split(',').map((pair) => pair.replace(/^[ \t]+|[ \t]+$/g, '').split(' ') as [string])
+}
+
+function decode(value: string | undefined): string | null {
+  return value === undefined ? null : Buffer.from(value, 'base64').toString('utf8')
 }

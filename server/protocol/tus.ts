@@ -6,7 +6,7 @@ import { Refusal } from '../errors.ts'
 import type { AppendCommand, Command, CreateCommand, Outcome } from './messages.ts'
 import { parseMetadata } from './metadata.ts'
 
-export const tusVersion = '1.0.0'
+const tusVersion = '1.0.0'
 const bodyType = 'application/offset+octet-stream'
 const methods = 'OPTIONS, POST, HEAD, PATCH, GET, DELETE'
 
@@ -176,10 +176,11 @@ function parseBody(headers: RequestHeaders): {
   return { isThere: isChunked || length !== 0, isBytes: type === bodyType, length }
 }
 
-/** A header that would change what the request means must not be passed over in silence. */
+/** A header or trailer that would change what the request means must not be passed over in silence. */
 function refuseUnsupported(headers: RequestHeaders, names: readonly string[]): void {
+  const trailers = (one(headers, 'trailer') ?? '').split(',').map((name) => name.trim().toLowerCase())
   for (const name of names)
-    if (headers[name] !== undefined)
+    if (headers[name] !== undefined || trailers.includes(name))
       throw new Refusal('header-unsupported', {
         detail: `${name === 'upload-concat' ? 'Upload-Concat' : 'Upload-Checksum'} is not supported by this server; OPTIONS tells what is`,
       })

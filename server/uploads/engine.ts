@@ -17,6 +17,7 @@ import {
 } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
 import type { AppendCommand, CreateCommand, Outcome } from '../protocol/messages.ts'
+import { Receiver } from './byte-path.ts'
 import { type EngineEvent, type Filled, type HoldContext, UploadHold } from './hold.ts'
 import { Pulse } from './pulse.ts'
 import { type Expiry, expiresAt, isExpired, refuseAbsent, refuseAppend, refuseCreate } from './rules.ts'
@@ -240,13 +241,14 @@ export class UploadEngine implements HoldContext {
     request: UploadRequest,
   ): Promise<Outcome> {
     if (command.contentLength === undefined) {
-      for await (const chunk of request.body()) {
-        if ((chunk as Buffer).length > 0)
-          return {
-            is: 'refused',
-            refusal: new Refusal('body-too-long', { offset: record.mark.offset }),
-          }
-      }
+      const { offset } = record.mark
+      const { idleMs, leastBytesPerSecond } = this.settings
+      const source = request.body()
+      const write = async () => {}
+      const limits = { endLimit: offset, idleMs, leastBytesPerSecond }
+      const { why } = await new Receiver({ source, pulse: this.pulse, offset, write, ...limits }).done
+      if (why === 'overflow') return { is: 'refused', refusal: new Refusal('body-too-long', { offset }) }
+      if (why === 'client-gone' || why === 'idle') return { is: 'cut', record, why }
     }
     return { is: 'appended', record, expiresAt: undefined }
   }
@@ -309,11 +311,11 @@ export class UploadEngine implements HoldContext {
         timeoutMs: this.settings.acquireLockTimeoutMs,
         // Only asked for when there is somebody to wait for.
         get signal() {
-          return AbortSignal.any([request.signal, draining])
+          return draining.aborted ? request.signal : AbortSignal.any([request.signal, draining])
         },
         onWanted: () => hold.onWanted(),
       })
-      hold.lock = lock
+      hold.begin(lock)
       if (this.isDraining) hold.drain()
       return await work(hold, lock)
     } catch (error) {

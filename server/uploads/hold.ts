@@ -44,11 +44,11 @@ const protectedMs = 1000
 
 export class UploadHold {
   readonly id: string
-  lock: Lock | undefined
+  #lock: Lock | undefined
   readonly #context: HoldContext
   #appender: Appender | undefined
   #receiver: Receiver | undefined
-  #heldSince = 0
+  #heldSince: number
   #stop: StopReason | undefined
   #stopTimer: NodeJS.Timeout | undefined
   /** What the record store is told when the lock is given up. */
@@ -57,12 +57,18 @@ export class UploadHold {
   constructor(context: HoldContext, id: string) {
     this.#context = context
     this.id = id
+    this.#heldSince = context.pulse.now()
+  }
+
+  /** From here on the upload is this request's. */
+  begin(lock: Lock): void {
+    this.#lock = lock
+    this.#heldSince = this.#context.pulse.now()
   }
 
   /** Takes over the files that this hold writes to, and closes. */
   take(appender: Appender): void {
     this.#appender = appender
-    this.#heldSince = this.#context.pulse.now()
     if (appender.rewound) this.#context.report({ is: 'rewound', id: this.id, ...appender.rewound })
   }
 
@@ -75,11 +81,12 @@ export class UploadHold {
     this.#stopWith('drain')
   }
 
-  /** Somebody else wants the upload: at once, unless this one has just taken it over and is receiving. */
+  /** Somebody else wants the upload: at once, unless this one has just taken it over and is about to receive, or receiving. */
   onWanted(): void {
     const now = this.#context.pulse.now()
-    const isReceiving = this.#receiver !== undefined && now - this.#receiver.lastByteAt < protectedMs
-    const waitMs = this.lock?.waited && isReceiving ? this.#heldSince + protectedMs - now : 0
+    const lastByteAt = this.#receiver?.lastByteAt ?? this.#heldSince
+    const isProtected = (this.#lock?.waited ?? true) && now - lastByteAt < protectedMs
+    const waitMs = isProtected ? this.#heldSince + protectedMs - now : 0
     if (waitMs <= 0) this.#stopWith('displaced')
     else this.#stopTimer ??= setTimeout(() => this.#stopWith('displaced'), waitMs)
   }
@@ -90,7 +97,7 @@ export class UploadHold {
     const ended: Ended = plan.hasBody
       ? await this.#receive(appender, plan, request)
       : { why: 'complete', offset: plan.offset }
-    if (!this.lock!.isHeld())
+    if (!this.#lock!.isHeld())
       throw new StoreError('superseded', 'the lock was lost while the body was received')
     if (ended.why === 'overflow') return { why: 'overflow', record: appender.record }
     const record =
@@ -116,7 +123,7 @@ export class UploadHold {
   /** Lets go of files and lock. Never throws. */
   async release(): Promise<void> {
     await this.close()
-    const { lock } = this
+    const lock = this.#lock
     if (lock === undefined) return
     const record = this.#record
     try {
@@ -135,7 +142,7 @@ export class UploadHold {
   async #receive(appender: Appender, plan: FillPlan, request: UploadRequest): Promise<Ended> {
     const { settings, pulse } = this.#context
     if (this.#stop) return { why: 'stopped', reason: this.#stop, offset: plan.offset }
-    const lock = this.lock!
+    const lock = this.#lock!
     const receiver = new Receiver({
       source: request.body(),
       pulse,
@@ -164,7 +171,7 @@ export class UploadHold {
     plan: FillPlan,
     request: UploadRequest,
   ): Promise<void> {
-    if (offset === plan.length || !this.lock!.isHeld()) return
+    if (offset === plan.length || !this.#lock!.isHeld()) return
     const record = await appender.commit({ offset, ...lengthOf(plan) })
     request.received(record)
     const { records, settings } = this.#context

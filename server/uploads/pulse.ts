@@ -17,6 +17,10 @@ export class Pulse {
     this.now = now
   }
 
+  get isBeating(): boolean {
+    return this.#timer !== undefined
+  }
+
   /** Runs only while it has members. */
   add(member: Ticking): void {
     this.#members.add(member)

@@ -5,7 +5,7 @@
 import type { FileHandle } from 'node:fs/promises'
 import { type Appender, StoreError, type UploadHead, type UploadRecord } from '../contracts.ts'
 import type { FileLayout } from './file-layout.ts'
-import { asStoreError, errnoOf, type FileSystem, syncFolder } from './file-system.ts'
+import { asStoreError, errnoOf, type FileSystem, syncNames } from './file-system.ts'
 import type { Slot } from './mark-codec.ts'
 import type { MarkFile } from './mark-file.ts'
 
@@ -28,8 +28,8 @@ export interface AppenderParts {
   readonly slot: Slot
   readonly mark: MarkFile
   readonly data: FileHandle
-  readonly rewound?: { readonly from: number; readonly to: number }
-  readonly onClose: () => void
+  readonly rewound?: { readonly from: number; readonly to: number } | undefined
+  readonly onClose: (appender: FileAppender) => void
 }
 
 export class FileAppender implements Appender {
@@ -65,10 +65,24 @@ export class FileAppender implements Appender {
     return write
   }
 
+  /** A writer of this same store has taken the upload over: from now on nothing of this one counts. */
+  supersede(): void {
+    this.#isSuperseded = true
+  }
+
   async commit(change: { offset: number; length?: number; last?: boolean }): Promise<UploadRecord> {
-    const { durability, mark } = this.#parts
+    const { durability, mark, data } = this.#parts
+    const { offset, length = this.#slot.length } = change
+    if (length !== undefined && offset >= length)
+      throw new RangeError('the mark reaches the length only by finish')
+    if (offset < this.#slot.offset) throw new RangeError('the mark never goes back')
     await this.#failAfterFailedSync()
-    if (durability === 'checkpoint') await this.#syncOrRewind(() => this.#parts.data.datasync())
+    if (durability === 'checkpoint') {
+      await this.#syncOrRewind(async () => {
+        await data.datasync()
+        await this.#syncNamesOnce()
+      })
+    }
     await this.#move({
       offset: change.offset,
       ...(change.length !== undefined && { length: change.length }),
@@ -82,6 +96,9 @@ export class FileAppender implements Appender {
 
   async finish(length: number): Promise<UploadRecord> {
     const { data, mark, durability } = this.#parts
+    const declared = this.#slot.length ?? length
+    if (length !== declared || length < this.#slot.offset)
+      throw new RangeError('an upload finishes at its length, and never behind its mark')
     await this.#backgroundSync
     await this.#failAfterFailedSync()
     const { size } = await data.stat()
@@ -92,8 +109,10 @@ export class FileAppender implements Appender {
       )
     if (size > length) await data.truncate(length)
     if (durability !== 'none') {
-      await this.#syncOrRewind(() => data.datasync())
-      await this.#syncOrRewind(() => syncFolder(this.#parts.fileSystem, this.#folder))
+      await this.#syncOrRewind(async () => {
+        await data.datasync()
+        await this.#syncNamesOnce()
+      })
     }
     const before = this.#slot
     await this.#move({ state: 'finished', offset: length, syncedOffset: length, length, isReleased: true })
@@ -114,18 +133,24 @@ export class FileAppender implements Appender {
 
   async #close(): Promise<void> {
     await Promise.allSettled([...this.#writes, this.#backgroundSync])
+    await this.#queue
     try {
+      const { isReleased, offset, syncedOffset } = this.#slot
+      const isSuspect = this.#failedSync !== undefined && offset > syncedOffset
       // Says that the last write has returned; a successor may then go on in the same files.
-      if (!this.#slot.isReleased && !this.#isSuperseded) await this.#move({ isReleased: true })
+      if ((!isReleased || isSuspect) && !this.#isSuperseded)
+        await this.#move({ isReleased: true, ...(isSuspect && { offset: syncedOffset }) })
     } catch {
       // The next writer finds the mark not released, and copies what is kept instead of trusting this one.
     }
-    this.#parts.onClose()
+    this.#parts.onClose(this)
     await Promise.allSettled([this.#parts.data.close(), this.#parts.mark.close()])
   }
 
-  get #folder(): string {
-    return this.#parts.layout.folder(this.#parts.head.id)
+  /** Bytes that were synced stand under names that were synced; so this is done once for an upload. */
+  async #syncNamesOnce(): Promise<void> {
+    const { fileSystem, layout, head } = this.#parts
+    if (this.#slot.syncedOffset === 0) await syncNames(fileSystem, layout.folder(head.id), layout.directory)
   }
 
   /** Writes the mark, then looks whether another writer took over: a holder must not acknowledge what it lost. */
@@ -137,29 +162,31 @@ export class FileAppender implements Appender {
         sequence: this.#slot.sequence + 1,
         writtenAt: Date.now(),
       }
+      this.#failWhenSuperseded()
       try {
         await this.#parts.mark.write(next)
       } catch (error) {
         throw asStoreError(error, 'write the mark of an upload')
       }
-      if (this.#parts.isShared && (await this.#hasSuccessor())) {
-        this.#isSuperseded = true
-        throw new StoreError('superseded', 'another writer has taken this upload over')
-      }
+      if (this.#parts.isShared && (await this.#hasSuccessor())) this.#isSuperseded = true
+      this.#failWhenSuperseded()
       this.#slot = next
     })
     this.#queue = moved.catch(() => undefined)
     return moved
   }
 
+  #failWhenSuperseded(): void {
+    if (this.#isSuperseded) throw new StoreError('superseded', 'another writer has taken this upload over')
+  }
+
   async #hasSuccessor(): Promise<boolean> {
     const { fileSystem, layout, head, mark } = this.#parts
-    if (!(await mark.isLinked())) return true
+    const claim = layout.mark(head.id, this.#slot.generation + 1)
     try {
-      await fileSystem.stat(layout.mark(head.id, this.#slot.generation + 1))
-      return true
+      const [isLinked, isClaimed] = await Promise.all([mark.isLinked(), isThere(fileSystem, claim)])
+      return isClaimed || !isLinked
     } catch (error) {
-      if (errnoOf(error) === 'ENOENT') return false
       throw asStoreError(error, 'look for another writer')
     }
   }
@@ -168,18 +195,24 @@ export class FileAppender implements Appender {
     const { offset, syncedOffset } = this.#slot
     if (this.#parts.durability === 'none' || this.#backgroundSync !== undefined) return
     if (offset - syncedOffset < backgroundSyncBytes) return
-    this.#backgroundSync = this.#parts.data
-      .datasync()
-      .then(
-        () => this.#move({ syncedOffset: offset }),
-        (error: unknown) => {
-          this.#failedSync = error
-        },
-      )
+    this.#backgroundSync = this.#syncUpTo(offset)
       .catch(() => undefined) // A mark that could not move will be tried again, and then tell its writer.
       .finally(() => {
         this.#backgroundSync = undefined
       })
+  }
+
+  async #syncUpTo(offset: number): Promise<void> {
+    try {
+      await this.#parts.data.datasync()
+      await this.#syncNamesOnce()
+    } catch (error) {
+      this.#failedSync = error
+      return
+    }
+    await this.#move({ syncedOffset: offset })
+    // Without its mark the upload would not be there after a power loss, however many of its bytes were.
+    await this.#parts.mark.sync()
   }
 
   async #syncOrRewind(sync: () => Promise<void>): Promise<void> {
@@ -195,7 +228,7 @@ export class FileAppender implements Appender {
   async #failAfterFailedSync(): Promise<void> {
     if (this.#failedSync === undefined) return
     const { syncedOffset } = this.#slot
-    await this.#move({ offset: syncedOffset })
+    if (this.#slot.offset !== syncedOffset) await this.#move({ offset: syncedOffset })
     throw new StoreError('io', `a sync failed; the upload goes on from byte ${syncedOffset}`, {
       cause: this.#failedSync,
     })
@@ -220,11 +253,23 @@ export function recordOf(layout: FileLayout, head: UploadHead, slot: Slot): Uplo
   }
 }
 
+async function isThere(fileSystem: FileSystem, file: string): Promise<boolean> {
+  try {
+    await fileSystem.stat(file)
+    return true
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return false
+    throw error
+  }
+}
+
 async function writeAll(data: FileHandle, buffers: readonly Uint8Array[], position: number): Promise<void> {
   let rest = buffers
   let at = position
   while (rest.length > 0) {
     const { bytesWritten } = await data.writev(rest as Uint8Array[], at)
+    if (bytesWritten === 0 && rest.some((buffer) => buffer.byteLength > 0))
+      throw new StoreError('io', 'the system takes no more bytes')
     at += bytesWritten
     rest = dropBytes(rest, bytesWritten)
   }

@@ -12,26 +12,33 @@ import {
   type UploadHead,
   type UploadRecord,
 } from '../contracts.ts'
+import { checkFolder, createMark } from './create-mark.ts'
 import { type Durability, FileAppender, recordOf } from './file-appender.ts'
 import { FileLayout, ownId } from './file-layout.ts'
-import { asStoreError, errnoOf, type FileSystem, nodeFileSystem, removeFile } from './file-system.ts'
+import {
+  asStoreError,
+  errnoOf,
+  type FileSystem,
+  nodeFileSystem,
+  removeFile,
+  syncNames,
+  tryToRemove,
+} from './file-system.ts'
+import { type Current, openMarks, readMarks } from './mark-chain.ts'
 import type { Slot } from './mark-codec.ts'
-import { type MarkContent, MarkFile } from './mark-file.ts'
+import { MarkFile } from './mark-file.ts'
 import { isNetworkFileSystem } from './network-file-system.ts'
 import { findOrphans, walkMarks } from './orphans.ts'
+import { Claims, copyKept } from './take-over.ts'
 import { isOfEarlierBoot, isWriterGone, newWriter } from './writer.ts'
 
 export interface FileBytesOptions {
   readonly directory: string
+  /** On a network file system `finish` becomes `checkpoint`: another server sees only what was synced. */
   readonly durability?: Durability
   /** False only when no other process can ever write to the folder; saves two look-ups per mark. */
   readonly isShared?: boolean
   readonly fileSystem?: FileSystem
-}
-
-/** The generation that counts, and the highest number that anybody has claimed. */
-interface Current extends MarkContent {
-  readonly highest: number
 }
 
 export class FileBytes implements ByteStore {
@@ -44,11 +51,13 @@ export class FileBytes implements ByteStore {
   ]
   readonly layout: FileLayout
   readonly #fileSystem: FileSystem
-  readonly #durability: Durability
   readonly #isShared: boolean
   readonly #writer = newWriter()
-  readonly #writing = new Set<string>()
-  #trustsEarlierBoots = false
+  /** Who writes to an upload here, until its last write has returned. */
+  readonly #writing = new Map<string, FileAppender>()
+  readonly #claims: Claims
+  #durability: Durability
+  #isOnNetwork = false
 
   constructor({
     directory,
@@ -58,6 +67,7 @@ export class FileBytes implements ByteStore {
   }: FileBytesOptions) {
     this.layout = new FileLayout(directory)
     this.#fileSystem = fileSystem
+    this.#claims = new Claims(fileSystem, this.layout)
     this.#durability = durability
     this.#isShared = isShared
   }
@@ -67,80 +77,101 @@ export class FileBytes implements ByteStore {
     const { directory } = this.layout
     try {
       await this.#fileSystem.mkdir(directory, { recursive: true })
-      // Another machine's boot says nothing about the storage of a network file system.
-      this.#trustsEarlierBoots = await isNetworkFileSystem(this.#fileSystem, directory)
+      this.#isOnNetwork = await isNetworkFileSystem(this.#fileSystem, directory)
+      if (this.#isOnNetwork && this.#durability === 'finish') this.#durability = 'checkpoint'
     } catch (error) {
-      throw asStoreError(error, 'use the upload folder')
+      throw new StoreError('io', 'could not use the upload folder', { cause: error })
     }
   }
 
   async close(): Promise<void> {}
 
   async create(head: UploadHead, length: number | undefined): Promise<Appender> {
+    const { id } = head
     const slot = this.#slot({ state: 'open', offset: 0, syncedOffset: 0, generation: 0, sequence: 0 }, length)
-    const made = await this.#createData(head.id)
+    const mark = await createMark(this.#fileSystem, this.layout, id)
+    let data: FileHandle | undefined
     try {
-      const mark = await MarkFile.create(this.#fileSystem, this.layout.mark(head.id, 0), head, slot)
-      // A removal that was cut off may have left later marks of an earlier upload with this id.
-      if (!ownId.test(head.id)) await this.#removeMarks(head.id, 1)
-      return this.#hold({ head, slot, mark, data: made.data })
+      data = await this.#fileSystem.open(this.layout.data(id, 0), 'wx+')
+      // A take-over that came too late may have left a claim on an earlier upload with this id.
+      if (!ownId.test(id)) await this.#removeMarksAbove(id, 0)
+      await mark.fill(head, slot)
+      return this.#hold({ head, slot, mark, data })
     } catch (error) {
-      await made.data.close()
-      if (errnoOf(error) === 'EEXIST') throw new StoreError('exists', 'an upload with this id exists already')
-      if (made.isNew) await removeFile(this.#fileSystem, this.layout.data(head.id, 0)).catch(() => false)
-      throw asStoreError(error, 'create the mark of an upload')
+      await Promise.allSettled([mark.close(), data?.close()])
+      // The mark goes last: as long as it is there nobody else can have made the other file.
+      const isClean = !data || (await tryToRemove(this.#fileSystem, this.layout.data(id, 0)))
+      if (isClean) await tryToRemove(this.#fileSystem, mark.path)
+      if (errnoOf(error) === 'EEXIST' || errnoOf(error) === 'EISDIR')
+        throw new StoreError('exists', 'a file with this id exists already')
+      throw asStoreError(error, 'create an upload')
     }
   }
 
   async look(id: string): Promise<UploadRecord | undefined> {
-    const current = await this.#current(id)
-    if (current === undefined) return undefined
-    return recordOf(this.layout, current.head, this.#afterReboot(current.slot))
+    if (!FileLayout.isValidId(id)) return undefined
+    const current = await readMarks(this.#fileSystem, this.layout, id)
+    if (current !== undefined) return recordOf(this.layout, current.head, this.#afterReboot(current.slot))
+    await checkFolder(this.#fileSystem, this.layout)
+    return undefined
   }
 
   async open(id: string, isHeld: () => boolean = () => true): Promise<Appender | undefined> {
-    const current = await this.#current(id)
-    if (current?.slot.state !== 'open') return undefined
-    return this.#mayGoOn(id, current.slot)
-      ? this.#openInPlace(id, current, isHeld)
-      : this.#openNextGeneration(id, current)
+    if (!FileLayout.isValidId(id)) return undefined
+    const current = await openMarks(this.#fileSystem, this.layout, id, 'r+')
+    if (current === undefined) {
+      await checkFolder(this.#fileSystem, this.layout)
+      return undefined
+    }
+    const { highest, generation, slot, mark } = current
+    const goesOn = slot.state === 'open' && highest === generation && this.#isWriterDone(id, slot)
+    if (goesOn) return this.#openInPlace(current, mark, isHeld)
+    await mark.close()
+    return slot.state === 'open' ? this.#openNextGeneration(id, current, isHeld) : undefined
   }
 
   async remove(id: string): Promise<boolean> {
-    const current = await this.#current(id)
+    if (!FileLayout.isValidId(id)) return false
+    const current = await readMarks(this.#fileSystem, this.layout, id)
     if (current === undefined) return false
-    const { head, slot, highest } = current
-    const tombstone = { ...slot, ...this.#own(), state: 'terminated' as const, isReleased: true }
+    const { slot, highest, generation } = current
     let last = highest
-    if (this.#mayGoOn(id, slot)) {
-      const mark = await MarkFile.open(this.#fileSystem, this.layout.mark(id, slot.generation))
-      if (mark === undefined) return false
-      await this.#buryUnder(mark, { ...tombstone, sequence: slot.sequence + 1 })
-    } else {
-      const next = await this.#claim(id, head, highest + 1, (generation) => ({ ...tombstone, generation }))
-      last = next.generation
-      await this.#buryUnder(next.mark, undefined)
+    if (slot.state !== 'terminated') {
+      const isDone = this.#isWriterDone(id, slot)
+      this.#writing.get(id)?.supersede()
+      if (!isDone || highest > generation) {
+        const claim = await this.#claims.take(id, highest)
+        await claim.mark.close()
+        last = claim.generation
+      }
+      await this.#bury(id, slot)
     }
     await this.#removeFiles(id, last)
-    return true
+    return slot.state !== 'terminated'
   }
 
   async read(record: UploadRecord, start: number, end: number): Promise<Readable> {
     if (end <= start) return Readable.from([])
+    let handle: FileHandle | undefined
     try {
-      const handle = await this.#fileSystem.open(
-        this.layout.data(record.head.id, record.mark.generation),
-        'r',
-      )
+      handle = await this.#fileSystem.open(this.layout.data(record.head.id, record.mark.generation), 'r')
+      const { size } = await handle.stat()
+      if (size < end) throw new StoreError('damaged', `only ${size} bytes of an upload are stored`)
       return handle.createReadStream({ start, end: end - 1, highWaterMark: 256 * 1024 })
     } catch (error) {
+      await handle?.close()
       throw asStoreError(error, 'read the bytes of an upload')
     }
   }
 
   async *walk(): AsyncIterable<UploadRecord> {
     for await (const { id, generation } of walkMarks(this.#fileSystem, this.layout.directory)) {
-      const record = generation === 0 ? await this.look(id) : undefined
+      if (generation !== 0) continue
+      const record = await this.look(id).catch((error: unknown) => {
+        // One damaged mark must not end the walk over all the others; who asks for that upload is told.
+        if (error instanceof StoreError && error.code === 'damaged') return undefined
+        throw error
+      })
       if (record) yield record
     }
   }
@@ -160,45 +191,24 @@ export class FileBytes implements ByteStore {
     return bavail * bsize
   }
 
-  /** The highest generation with a mark that was ever completed. Generation 0 is removed first, so without it there is nothing. */
-  async #current(id: string): Promise<Current | undefined> {
-    if (!FileLayout.isValidId(id)) return undefined
-    let live: MarkContent | undefined
-    for (let generation = 0; ; generation++) {
-      const found = await this.#readMark(id, generation)
-      if (found === undefined) return live && { ...live, highest: generation - 1 }
-      if (found !== 'incomplete') live = found
-    }
-  }
-
-  async #readMark(id: string, generation: number): Promise<MarkContent | 'incomplete' | undefined> {
-    try {
-      return await MarkFile.read(this.#fileSystem, this.layout.mark(id, generation))
-    } catch (error) {
-      throw asStoreError(error, 'read the mark of an upload')
-    }
-  }
-
-  /** Whether nobody can still be writing: the last writer let go, is gone, or was this store and is done. */
-  #mayGoOn(id: string, slot: Slot): boolean {
+  /** Whether the last writer can write no more: it let go, is provably gone, or was this store and is done. */
+  #isWriterDone(id: string, slot: Slot): boolean {
     if (slot.writer === this.#writer) return !this.#writing.has(id)
     return slot.isReleased || isWriterGone(slot.writer)
   }
 
-  async #openInPlace(id: string, current: Current, isHeld: () => boolean): Promise<Appender | undefined> {
-    const mark = await MarkFile.open(this.#fileSystem, this.layout.mark(id, current.slot.generation))
-    if (mark === undefined) return undefined
+  async #openInPlace(current: Current, mark: MarkFile, isHeld: () => boolean): Promise<Appender> {
+    const { head, generation } = current
     let data: FileHandle | undefined
     try {
       const kept = this.#afterReboot(current.slot)
-      data = await this.#openData(this.layout.data(id, kept.generation))
+      data = await this.#openOrMake(this.layout.data(head.id, generation))
       const { size } = await data.stat()
       const offset = Math.min(kept.offset, size)
       const slot = this.#slot({ ...kept, offset, syncedOffset: Math.min(kept.syncedOffset, offset) })
-      if (!isHeld()) throw new StoreError('superseded', 'the lock was lost before the first write')
+      failUnless(isHeld)
       await mark.write(slot)
-      const rewound = offset < current.slot.offset ? { from: current.slot.offset, to: offset } : undefined
-      return this.#hold({ head: current.head, slot, mark, data, ...(rewound && { rewound }) })
+      return this.#hold({ head, slot, mark, data, rewound: rewind(current.slot.offset, offset) })
     } catch (error) {
       await Promise.allSettled([mark.close(), data?.close()])
       throw asStoreError(error, 'open an upload')
@@ -210,116 +220,93 @@ export class FileBytes implements ByteStore {
    * new ones. The claim comes first, the mark is read after it; the other side writes its mark first and looks for
    * claims after it. So either its mark is seen here, or it sees the claim.
    */
-  async #openNextGeneration(id: string, seen: Current): Promise<Appender | undefined> {
-    const { mark, generation } = await this.#claim(id, seen.head, seen.highest + 1, () => undefined)
+  async #openNextGeneration(id: string, seen: Current, isHeld: () => boolean): Promise<Appender | undefined> {
+    failUnless(isHeld)
+    this.#writing.get(id)?.supersede()
+    const { mark, generation } = await this.#claims.take(id, seen.highest)
+    const target = this.layout.data(id, generation)
     let data: FileHandle | undefined
+    let isPublished = false
     try {
-      const current = await this.#current(id)
-      if (current?.slot.state !== 'open') {
+      await mark.fill(seen.head, undefined)
+      const current = await copyKept(this.#fileSystem, this.layout, id, generation)
+      if (current === undefined) {
         await mark.close()
         return undefined
       }
-      const kept = this.#afterReboot(current.slot)
-      const target = this.layout.data(id, generation)
-      const { COPYFILE_EXCL, COPYFILE_FICLONE } = constants
-      await this.#fileSystem.copyFile(
-        this.layout.data(id, kept.generation),
-        target,
-        COPYFILE_EXCL | COPYFILE_FICLONE,
-      )
-      data = await this.#openData(target)
+      const { slot: before, head } = current
+      const kept = this.#afterReboot(before)
+      data = await this.#fileSystem.open(target, 'r+')
       const { size } = await data.stat()
       const offset = Math.min(kept.offset, size)
       if (size > offset) await data.truncate(offset)
-      const slot = this.#slot({ ...kept, generation, offset, syncedOffset: 0 })
+      const isSynced = await this.#syncCopy(id, data, kept)
+      const slot = this.#slot({ ...kept, generation, offset, syncedOffset: isSynced ? offset : 0 })
+      failUnless(isHeld)
+      isPublished = true
       await mark.write(slot)
-      for (let old = 0; old < generation; old++) await removeFile(this.#fileSystem, this.layout.data(id, old))
-      const rewound = offset < current.slot.offset ? { from: current.slot.offset, to: offset } : undefined
-      return this.#hold({ head: current.head, slot, mark, data, ...(rewound && { rewound }) })
+      if (isSynced) await mark.sync()
+      if (!(await mark.isLinked())) {
+        await tryToRemove(this.#fileSystem, target)
+        throw new StoreError('superseded', 'the upload was removed meanwhile')
+      }
+      // What cannot be removed now the sweep will find; the take-over stands.
+      for (let old = 0; old < generation; old++)
+        await tryToRemove(this.#fileSystem, this.layout.data(id, old))
+      return this.#hold({ head, slot, mark, data, rewound: rewind(before.offset, offset) })
     } catch (error) {
       await Promise.allSettled([mark.close(), data?.close()])
-      await removeFile(this.#fileSystem, this.layout.data(id, generation)).catch(() => false)
+      // Once the mark may be there its bytes must be.
+      if (!isPublished) {
+        await tryToRemove(this.#fileSystem, target)
+        this.#claims.giveBack(id, generation)
+      }
       throw asStoreError(error, 'take an upload over')
     }
   }
 
-  /** Makes the mark file of the first generation from `from` on that nobody has claimed. */
-  async #claim(
-    id: string,
-    head: UploadHead,
-    from: number,
-    slotOf: (generation: number) => Slot | undefined,
-  ): Promise<{ mark: MarkFile; generation: number }> {
-    for (let generation = from; ; generation++) {
-      try {
-        const file = this.layout.mark(id, generation)
-        const mark = await MarkFile.create(this.#fileSystem, file, head, slotOf(generation))
-        return { mark, generation }
-      } catch (error) {
-        if (errnoOf(error) !== 'EEXIST') throw asStoreError(error, 'take an upload over')
-      }
-    }
+  /** Bytes that were synced once stay so when they are copied. */
+  async #syncCopy(id: string, data: FileHandle, { syncedOffset }: Slot): Promise<boolean> {
+    const isNeeded = this.#durability === 'checkpoint' || (this.#durability === 'finish' && syncedOffset > 0)
+    if (!isNeeded) return false
+    await data.datasync()
+    await syncNames(this.#fileSystem, this.layout.folder(id), this.layout.directory)
+    return true
   }
 
-  async #buryUnder(mark: MarkFile, tombstone: Slot | undefined): Promise<void> {
+  /** The tombstone stands in generation 0, which every reader asks first and which is removed last. */
+  async #bury(id: string, slot: Slot): Promise<void> {
     try {
-      if (tombstone) await mark.write(tombstone)
-      if (this.#durability !== 'none') await mark.sync()
+      const mark = await MarkFile.open(this.#fileSystem, this.layout.mark(id, 0), 'r+')
+      try {
+        await mark?.bury({ ...slot, ...this.#own() })
+        if (this.#durability !== 'none') await mark?.sync()
+      } finally {
+        await mark?.close()
+      }
     } catch (error) {
       throw asStoreError(error, 'remove an upload')
-    } finally {
-      await mark.close()
     }
   }
 
-  /** Bytes first, then the marks from generation 0 up: without that one the upload is gone for every reader. */
+  /** Bytes first, then the marks from the highest down to generation 0, whose tombstone covers them all. */
   async #removeFiles(id: string, last: number): Promise<void> {
+    this.#claims.forget(id)
     try {
-      for (let n = 0; n <= last; n++) await removeFile(this.#fileSystem, this.layout.data(id, n))
-      await this.#removeMarks(id, 0)
+      for (let n = last; n >= 0; n--) await removeFile(this.#fileSystem, this.layout.data(id, n))
+      await this.#removeMarksAbove(id, last)
+      for (let n = last; n >= 0; n--) await removeFile(this.#fileSystem, this.layout.mark(id, n))
     } catch (error) {
       throw asStoreError(error, 'remove the files of an upload')
     }
   }
 
-  async #removeMarks(id: string, from: number): Promise<void> {
-    for (let n = from; await removeFile(this.#fileSystem, this.layout.mark(id, n)); n++);
-  }
-
-  /** Makes the file for the bytes. An empty one without a mark is what a creation left that was cut off: it is used. */
-  async #createData(id: string): Promise<{ data: FileHandle; isNew: boolean }> {
-    const file = this.layout.data(id, 0)
-    try {
-      return { data: await this.#fileSystem.open(file, 'wx'), isNew: true }
-    } catch (error) {
-      if (errnoOf(error) === 'ENOENT') {
-        await this.#makeFolder(id)
-        return this.#createData(id)
-      }
-      if (errnoOf(error) !== 'EEXIST') throw asStoreError(error, 'create the file of an upload')
-    }
-    return { data: await this.#adoptEmptyData(id, file), isNew: false }
-  }
-
-  async #adoptEmptyData(id: string, file: string): Promise<FileHandle> {
-    const isFree = (await this.#readMark(id, 0)) === undefined
-    const { size } = await this.#fileSystem.stat(file).catch(() => ({ size: 1 }))
-    if (!isFree || size > 0) throw new StoreError('exists', 'an upload or a file with this id exists already')
-    return this.#openData(file)
-  }
-
-  async #makeFolder(id: string): Promise<void> {
-    try {
-      await this.#fileSystem.mkdir(this.layout.folder(id), { recursive: true })
-    } catch (error) {
-      const isTaken = errnoOf(error) === 'EEXIST' || errnoOf(error) === 'ENOTDIR'
-      if (isTaken) throw new StoreError('exists', 'a part of this id is the name of another upload')
-      throw asStoreError(error, 'make the folder of an upload')
-    }
+  async #removeMarksAbove(id: string, last: number): Promise<void> {
+    for (let n = last + 1; await removeFile(this.#fileSystem, this.layout.mark(id, n)); n++);
   }
 
   /** Opens the bytes for writing; a file that the disk lost is made again, and its mark is then set back to 0. */
-  async #openData(file: string): Promise<FileHandle> {
+  async #openOrMake(file: string): Promise<FileHandle> {
     try {
       return await this.#fileSystem.open(file, constants.O_RDWR | constants.O_CREAT)
     } catch (error) {
@@ -332,18 +319,21 @@ export class FileBytes implements ByteStore {
     slot: Slot
     mark: MarkFile
     data: FileHandle
-    rewound?: { from: number; to: number }
+    rewound?: { from: number; to: number } | undefined
   }): Appender {
     const { id } = parts.head
-    this.#writing.add(id)
-    return new FileAppender({
+    const appender = new FileAppender({
       ...parts,
       fileSystem: this.#fileSystem,
       layout: this.layout,
       durability: this.#durability,
       isShared: this.#isShared,
-      onClose: () => this.#writing.delete(id),
+      onClose: (closed) => {
+        if (this.#writing.get(id) === closed) this.#writing.delete(id)
+      },
     })
+    this.#writing.set(id, appender)
+    return appender
   }
 
   /** The next slot of an upload that this store writes to. */
@@ -368,9 +358,20 @@ export class FileBytes implements ByteStore {
     return { writer: this.#writer, writtenAt: Date.now() }
   }
 
-  /** After the machine was started again only what was synced is certain; the size of a file says nothing. */
+  /**
+   * After the machine was started again only what was synced is certain; the size of a file says nothing. Another
+   * machine's boot says nothing about the storage of a network file system.
+   */
   #afterReboot(slot: Slot): Slot {
-    if (slot.state !== 'open' || this.#trustsEarlierBoots || !isOfEarlierBoot(slot.writer)) return slot
+    if (slot.state !== 'open' || this.#isOnNetwork || !isOfEarlierBoot(slot.writer)) return slot
     return { ...slot, offset: Math.min(slot.offset, slot.syncedOffset) }
   }
+}
+
+function failUnless(isHeld: () => boolean): void {
+  if (!isHeld()) throw new StoreError('superseded', 'the lock was lost before the first write')
+}
+
+function rewind(from: number, to: number): { from: number; to: number } | undefined {
+  return to < from ? { from, to } : undefined
 }

@@ -47,10 +47,15 @@ export class FileStore extends TusFileStore {
       id: upload.id,
       createdAt: Date.now(),
       dialect: 'tus' as const,
-      ...(upload.metadata && { metadata: Metadata.stringify(upload.metadata) }),
+      ...(hasEntries(upload.metadata) && { metadata: Metadata.stringify(upload.metadata) }),
     }
-    const appender = await this.byteStore.create(head, upload.size)
-    await appender.close()
+    const appender = await asTusErrors(() => this.byteStore.create(head, upload.size))
+    try {
+      // Nobody sends bytes to an empty upload.
+      if (upload.size === 0) await asTusErrors(() => appender.finish(0))
+    } finally {
+      await appender.close()
+    }
     Object.assign(upload, uploadOf(appender.record))
     await this.#told?.set(upload.id, upload)
     return upload
@@ -58,40 +63,34 @@ export class FileStore extends TusFileStore {
 
   override async write(source: Readable, id: string, offset: number): Promise<number> {
     await this.#start()
-    const appender = await this.byteStore.open(id)
-    if (appender === undefined) throw ERRORS.FILE_NOT_FOUND
-    try {
-      return await receive(appender, source, offset)
-    } catch (error) {
-      throw error instanceof StoreError ? ERRORS.FILE_WRITE_ERROR : error
-    } finally {
-      await appender.close()
-    }
+    return this.#writing(
+      id,
+      (appender) => receive(appender, source, offset),
+      () => receiveNothing(source, offset),
+    )
   }
 
   override async getUpload(id: string): Promise<Upload> {
     await this.#start()
-    const record = await this.byteStore.look(id)
+    const record = await asTusErrors(() => this.byteStore.look(id))
     if (record === undefined || record.mark.state === 'terminated') throw ERRORS.FILE_NOT_FOUND
     return uploadOf(record)
   }
 
   override async declareUploadLength(id: string, length: number): Promise<void> {
-    const appender = await this.byteStore.open(id)
-    if (appender === undefined) throw ERRORS.FILE_NOT_FOUND
-    try {
+    await this.#start()
+    const upload = await this.#writing(id, async (appender) => {
       const { offset } = appender.record.mark
-      await appender.commit({ offset, length, last: true })
-      await this.#told?.set(id, uploadOf(appender.record))
-    } finally {
-      await appender.close()
-    }
+      if (length === offset) await appender.finish(length)
+      else await appender.commit({ offset, length, last: true })
+      return uploadOf(appender.record)
+    })
+    await this.#told?.set(id, upload)
   }
 
   override async remove(id: string): Promise<void> {
     await this.#start()
-    if (!(await this.byteStore.remove(id))) throw ERRORS.FILE_NOT_FOUND
-    await this.#told?.delete(id)
+    if (!(await this.#remove(id))) throw ERRORS.FILE_NOT_FOUND
   }
 
   override read(id: string): ReturnType<TusFileStore['read']> {
@@ -113,15 +112,43 @@ export class FileStore extends TusFileStore {
     if (lifeMs <= 0) return removed
     for await (const { head, mark } of this.byteStore.walk()) {
       if (mark.state !== 'open' || Date.now() < head.createdAt + lifeMs) continue
-      await this.remove(head.id)
-      removed++
+      if (await this.#remove(head.id)) removed++
     }
     return removed
   }
 
-  #start(): Promise<void> {
-    this.#started ??= this.byteStore.start()
-    return this.#started
+  async #remove(id: string): Promise<boolean> {
+    const wasThere = await asTusErrors(() => this.byteStore.remove(id))
+    if (wasThere) await this.#told?.delete(id)
+    return wasThere
+  }
+
+  /** Runs `work` with the hold on an unfinished upload; `sealed` when it is finished already. */
+  async #writing<T>(
+    id: string,
+    work: (appender: Appender) => Promise<T>,
+    sealed?: () => Promise<T>,
+  ): Promise<T> {
+    const appender = await asTusErrors(() => this.byteStore.open(id))
+    if (appender === undefined) {
+      const record = await asTusErrors(() => this.byteStore.look(id))
+      if (record?.mark.state === 'finished' && sealed) return sealed()
+      throw ERRORS.FILE_NOT_FOUND
+    }
+    try {
+      return await asTusErrors(() => work(appender))
+    } finally {
+      await appender.close()
+    }
+  }
+
+  async #start(): Promise<void> {
+    this.#started ??= this.byteStore.start().catch((error: unknown) => {
+      // The next request tries again: the disk may be there by then.
+      this.#started = undefined
+      throw error
+    })
+    await asTusErrors(() => this.#started!)
   }
 }
 
@@ -134,8 +161,16 @@ export function uploadOf({ head, mark, storage }: UploadRecord): Upload {
     ...(mark.length !== undefined && { size: mark.length }),
     ...(storage && { storage }),
   })
-  if (head.metadata !== undefined) upload.metadata = Metadata.parse(head.metadata)
+  if (head.metadata) upload.metadata = metadataOf(head.metadata)
   return upload
+}
+
+/** It was checked when the upload was created; the stricter parser of @tus/utils would refuse keys like `constructor`. */
+function metadataOf(header: string): Record<string, string | null> {
+  const pairs = header.split(',').map((pair) => pair.trim().split(' '))
+  const decode = (value: string | undefined) =>
+    value === undefined ? null : Buffer.from(value, 'base64').toString('utf8')
+  return Object.fromEntries(pairs.map(([key, value]) => [key, decode(value)]))
 }
 
 /** What came before a failure is kept, as far as it was written. */
@@ -152,6 +187,36 @@ async function receive(appender: Appender, source: Readable, offset: number): Pr
     else await appender.commit({ offset: written, last: true })
   }
   return written
+}
+
+/** An append to a finished upload, at its end, which has nothing in it. */
+async function receiveNothing(source: Readable, offset: number): Promise<number> {
+  for await (const chunk of source) if ((chunk as Buffer).length > 0) throw ERRORS.ERR_SIZE_EXCEEDED
+  return offset
+}
+
+function hasEntries(metadata: Upload['metadata']): metadata is NonNullable<Upload['metadata']> {
+  return metadata !== undefined && Object.keys(metadata).length > 0
+}
+
+/** What passes is told as 423: clients begin again at byte 0 after a 5xx to HEAD. */
+async function asTusErrors<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (error) {
+    if (!(error instanceof StoreError)) throw error
+    switch (error.code) {
+      case 'exists':
+        throw { status_code: 409, body: 'An upload or a file with this id exists already\n' }
+      case 'bad-id':
+        throw { status_code: 400, body: 'This id can not name an upload\n' }
+      case 'unavailable':
+      case 'superseded':
+        throw { status_code: 423, body: 'The upload can not be used right now\n' }
+      default:
+        throw ERRORS.FILE_WRITE_ERROR
+    }
+  }
 }
 
 /** The marks, seen as a store of settings: they are the truth, so nothing is ever written through it. */

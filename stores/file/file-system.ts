@@ -3,6 +3,7 @@
  * reordering that a power failure allows.
  */
 import fs from 'node:fs/promises'
+import path from 'node:path'
 import { StoreError } from '../contracts.ts'
 
 export type FileSystem = Pick<
@@ -29,13 +30,16 @@ export function asStoreError(error: unknown, what: string): StoreError {
   return new StoreError('io', `could not ${what}`, { cause: error })
 }
 
-/** Makes the names in a folder survive a power loss. */
-export async function syncFolder(fileSystem: FileSystem, folder: string): Promise<void> {
-  const handle = await fileSystem.open(folder, 'r')
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
+/** Makes the names of files survive a power loss: their folder's, and those of the folders above it up to `top`. */
+export async function syncNames(fileSystem: FileSystem, folder: string, top: string): Promise<void> {
+  for (let at = folder; ; at = path.dirname(at)) {
+    const handle = await fileSystem.open(at, 'r')
+    try {
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
+    if (at === top || at === path.dirname(at)) return
   }
 }
 
@@ -48,4 +52,12 @@ export async function removeFile(fileSystem: FileSystem, file: string): Promise<
     if (errnoOf(error) === 'ENOENT') return false
     throw error
   }
+}
+
+/** Removes a file that somebody else will find when it cannot be removed now; false when it may still be there. */
+export async function tryToRemove(fileSystem: FileSystem, file: string): Promise<boolean> {
+  return removeFile(fileSystem, file).then(
+    () => true,
+    () => false,
+  )
 }

@@ -29,6 +29,9 @@ const version = 1
 const states: readonly UploadState[] = ['open', 'finished', 'failed', 'terminated']
 const longestText = 200
 
+/** Higher than any writer can count; a tombstone stays the newest slot whoever writes late. */
+export const tombstoneSequence = Number.MAX_SAFE_INTEGER
+
 export function slotPosition(sequence: number): number {
   return (sequence % 2) * slotBytes
 }

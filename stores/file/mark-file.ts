@@ -3,7 +3,7 @@
  * whoever reads it sees the newest slot that was written whole.
  */
 import type { FileHandle } from 'node:fs/promises'
-import type { UploadHead } from '../contracts.ts'
+import { StoreError, type UploadHead } from '../contracts.ts'
 import { errnoOf, type FileSystem } from './file-system.ts'
 import {
   decodeHead,
@@ -13,7 +13,9 @@ import {
   headPosition,
   newestSlot,
   type Slot,
+  slotBytes,
   slotPosition,
+  tombstoneSequence,
 } from './mark-codec.ts'
 
 export interface MarkContent {
@@ -30,59 +32,65 @@ export class MarkFile {
     this.path = file
   }
 
-  /** Makes a mark file that is not there yet. Without a slot it only claims its name: readers pass it over. */
-  static async create(
-    fileSystem: FileSystem,
-    file: string,
-    head: UploadHead,
-    slot: Slot | undefined,
-  ): Promise<MarkFile> {
-    const handle = await fileSystem.open(file, 'wx+')
-    const mark = new MarkFile(handle, file)
-    try {
-      const content = Buffer.concat([Buffer.alloc(headPosition), encodeHead(head)])
-      if (slot) encodeSlot(slot).copy(content, slotPosition(slot.sequence))
-      await writeWhole(handle, content, 0)
-      return mark
-    } catch (error) {
-      await handle.close()
-      await fileSystem.unlink(file).catch(() => undefined)
-      throw error
-    }
+  /** Makes a mark file that is not there yet, empty: it only claims its name, and readers pass it over. */
+  static async create(fileSystem: FileSystem, file: string): Promise<MarkFile> {
+    return new MarkFile(await fileSystem.open(file, 'wx+'), file)
   }
 
-  /** Opens a mark for writing, or undefined when there is none. */
-  static async open(fileSystem: FileSystem, file: string): Promise<MarkFile | undefined> {
-    const handle = await openIfThere(fileSystem, file, 'r+')
+  /** Opens a mark, or answers undefined when there is none. */
+  static async open(fileSystem: FileSystem, file: string, flags: 'r' | 'r+'): Promise<MarkFile | undefined> {
+    const handle = await openIfThere(fileSystem, file, flags)
     return handle && new MarkFile(handle, file)
   }
 
-  /** Reads a mark without holding it: undefined when there is no file, `incomplete` when it never got a valid slot. */
-  static async read(fileSystem: FileSystem, file: string): Promise<MarkContent | 'incomplete' | undefined> {
-    const handle = await openIfThere(fileSystem, file, 'r')
-    if (handle === undefined) return undefined
-    try {
-      return (await new MarkFile(handle, file).content()) ?? 'incomplete'
-    } finally {
-      await handle.close()
-    }
-  }
-
-  async content(): Promise<MarkContent | undefined> {
+  /**
+   * What the mark says, or `incomplete` when it was never completed: cut off while it was made, or only claimed.
+   * Fails with `damaged` when it was complete once, and is not any more.
+   */
+  async content(): Promise<MarkContent | 'incomplete'> {
     let bytes = await readFully(this.#handle, firstReadBytes)
     const slot = newestSlot(bytes)
-    if (slot === undefined) return undefined
     let head = decodeHead(bytes.subarray(headPosition))
     if (typeof head === 'number') {
       bytes = await readFully(this.#handle, headPosition + head)
       head = decodeHead(bytes.subarray(headPosition))
     }
-    return typeof head === 'object' ? { head, slot } : undefined
+    const isWhole = typeof head === 'object'
+    if (slot && isWhole) return { head: head as UploadHead, slot }
+    // The first slot is written with the head, in one go. A second one says that both had been there.
+    const wasWhole = slot ? slot.sequence > 1 : hasBothSlots(bytes)
+    if (wasWhole) throw new StoreError('damaged', 'the mark of an upload is damaged')
+    return 'incomplete'
+  }
+
+  /** Whether anything in the file says that it is a mark of this upload. */
+  async isOf(id: string): Promise<boolean> {
+    const bytes = await readFully(this.#handle, firstReadBytes)
+    const head = decodeHead(bytes.subarray(headPosition))
+    return newestSlot(bytes) !== undefined || (typeof head === 'object' && head.id === id)
+  }
+
+  /** Writes head and slots of a new mark. Without a slot it stays a claim. */
+  async fill(head: UploadHead, slot: Slot | undefined): Promise<void> {
+    const content = Buffer.concat([Buffer.alloc(headPosition), encodeHead(head)])
+    if (slot) encodeSlot(slot).copy(content, slotPosition(slot.sequence))
+    await writeWhole(this.#handle, content, 0)
   }
 
   /** Overwrites the older slot in place. */
   async write(slot: Slot): Promise<void> {
     await writeWhole(this.#handle, encodeSlot(slot), slotPosition(slot.sequence))
+  }
+
+  /** Writes a tombstone into both slots, newer than anything that a writer who comes too late could put over one. */
+  async bury(slot: Slot): Promise<void> {
+    const tombstone = encodeSlot({
+      ...slot,
+      state: 'terminated',
+      isReleased: true,
+      sequence: tombstoneSequence,
+    })
+    await writeWhole(this.#handle, Buffer.concat([tombstone, tombstone]), 0)
   }
 
   async sync(): Promise<void> {
@@ -91,12 +99,23 @@ export class MarkFile {
 
   /** Whether the file still has a name; it loses it when the upload is removed. */
   async isLinked(): Promise<boolean> {
-    return (await this.#handle.stat()).nlink > 0
+    try {
+      return (await this.#handle.stat()).nlink > 0
+    } catch (error) {
+      // A network file system's word for a file that another machine has removed.
+      if (errnoOf(error) === 'ESTALE') return false
+      throw error
+    }
   }
 
   async close(): Promise<void> {
     await this.#handle.close()
   }
+}
+
+function hasBothSlots(bytes: Buffer): boolean {
+  const isWritten = (from: number) => bytes.subarray(from, from + slotBytes).some((byte) => byte !== 0)
+  return bytes.length >= 2 * slotBytes && isWritten(0) && isWritten(slotBytes)
 }
 
 async function openIfThere(
@@ -128,6 +147,7 @@ async function writeWhole(handle: FileHandle, bytes: Buffer, position: number): 
   let written = 0
   while (written < bytes.length) {
     const result = await handle.write(bytes, written, bytes.length - written, position + written)
+    if (result.bytesWritten === 0) throw new StoreError('io', 'the system takes no more of a mark')
     written += result.bytesWritten
   }
 }

@@ -1,10 +1,12 @@
 /**
  * What creations, removals and take-overs that were cut off leave in the folder, and how it is found. Only files that
- * Tidemark made itself are ever touched: they are told by their hidden names, or by an id of our own making.
+ * Tidemark made itself are ever touched: they are told by their hidden names and by what is in them.
  */
 import path from 'node:path'
+import { StoreError } from '../contracts.ts'
 import { FileLayout, ownId } from './file-layout.ts'
 import { errnoOf, type FileSystem } from './file-system.ts'
+import { readMarks } from './mark-chain.ts'
 import { MarkFile } from './mark-file.ts'
 
 interface FoundFile {
@@ -18,10 +20,7 @@ export async function* walkMarks(fileSystem: FileSystem, directory: string): Asy
   for await (const found of walkFiles(fileSystem, directory, '')) if (found.kind === 'mark') yield found
 }
 
-/**
- * What is left over: single files, and whole uploads whose removal was cut off (those lose their marks in order, from
- * generation 0 up, or an older generation would seem alive again).
- */
+/** What is left over: single files, and whole uploads whose removal was cut off. */
 export type Orphan =
   | { readonly is: 'file'; readonly file: string }
   | { readonly is: 'upload'; readonly id: string; readonly highest: number }
@@ -34,8 +33,12 @@ export async function* findOrphans(
   for await (const found of walkFiles(fileSystem, layout.directory, '')) {
     const stat = await fileSystem.stat(found.file).catch(() => undefined)
     if (stat === undefined || Date.now() - stat.mtimeMs <= olderThanMs) continue
-    const orphan = await judge(fileSystem, layout, found, stat.size)
-    if (orphan) yield orphan
+    const orphans = await judge(fileSystem, layout, found, stat.size, olderThanMs).catch((error: unknown) => {
+      // A damaged upload is for a person to look at.
+      if (error instanceof StoreError && error.code === 'damaged') return []
+      throw error
+    })
+    yield* orphans
   }
 }
 
@@ -44,32 +47,54 @@ async function judge(
   layout: FileLayout,
   found: FoundFile,
   size: number,
-): Promise<Orphan | undefined> {
-  const file = { is: 'file' as const, file: found.file }
-  const isUnderOwnName = found.kind === 'data' && found.generation === 0
-  const anchor = await MarkFile.read(fileSystem, layout.mark(found.id, 0))
-  // Bytes come only after a mark: a file with content and without one is somebody else's, or needs a person to look at.
-  if (anchor === undefined) return isUnderOwnName && size > 0 ? undefined : file
-  if (anchor === 'incomplete') {
-    const isAnchor = found.kind === 'mark' && found.generation === 0
-    const data = await fileSystem.stat(layout.data(found.id, 0)).catch(() => ({ size: 0 }))
-    return isAnchor && data.size === 0 ? file : undefined
+  olderThanMs: number,
+): Promise<Orphan[]> {
+  const { id, generation, kind, file } = found
+  const self: Orphan = { is: 'file', file }
+  const current = await readMarks(fileSystem, layout, id)
+  if (current === undefined) {
+    if (kind === 'data')
+      return ownId.test(id) && !(await isThere(fileSystem, layout.mark(id, 0))) ? [self] : []
+    if (generation > 0) return (await isOwnMark(fileSystem, found, size)) ? [self] : []
+    if (!(await isOwnMark(fileSystem, found, size))) return []
+    // Bytes come only after a complete mark: with content it is somebody else's file, or for a person to look at.
+    const data = { is: 'file' as const, file: layout.data(id, 0) }
+    const dataSize = await sizeOf(fileSystem, data.file)
+    if (dataSize === 0) return [data, self]
+    return dataSize === undefined || size === 0 ? [self] : []
   }
-  const newest = await newestMark(fileSystem, layout, found.id)
-  if (newest?.state === 'terminated') return { is: 'upload', id: found.id, highest: newest.highest }
-  return newest && found.kind === 'data' && found.generation < newest.generation ? file : undefined
+  if (current.slot.state === 'terminated') {
+    const isOld = Date.now() - current.slot.writtenAt > olderThanMs
+    return isOld ? [{ is: 'upload', id, highest: current.highest }] : []
+  }
+  if (generation >= current.generation) return []
+  // A take-over that was cut off had no time to remove the bytes that it copied; those of generation 0 have no hidden name.
+  if (kind === 'data') return [self]
+  const old = layout.data(id, 0)
+  return generation === 0 && (await isThere(fileSystem, old)) ? [{ is: 'file', file: old }] : []
 }
 
-async function newestMark(
-  fileSystem: FileSystem,
-  layout: FileLayout,
-  id: string,
-): Promise<{ state: string; generation: number; highest: number } | undefined> {
-  let newest: { state: string; generation: number } | undefined
-  for (let generation = 0; ; generation++) {
-    const found = await MarkFile.read(fileSystem, layout.mark(id, generation))
-    if (found === undefined) return newest && { ...newest, highest: generation - 1 }
-    if (found !== 'incomplete') newest = { state: found.slot.state, generation }
+/** Whether a file with a mark's name is one: never written, or with our own head or slot in it. */
+async function isOwnMark(fileSystem: FileSystem, { id, file }: FoundFile, size: number): Promise<boolean> {
+  if (size === 0 || ownId.test(id)) return true
+  const mark = await MarkFile.open(fileSystem, file, 'r')
+  try {
+    return (await mark?.isOf(id)) ?? false
+  } finally {
+    await mark?.close()
+  }
+}
+
+async function isThere(fileSystem: FileSystem, file: string): Promise<boolean> {
+  return (await sizeOf(fileSystem, file)) !== undefined
+}
+
+async function sizeOf(fileSystem: FileSystem, file: string): Promise<number | undefined> {
+  try {
+    return (await fileSystem.stat(file)).size
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined
+    throw error
   }
 }
 
@@ -92,7 +117,5 @@ async function* walkFiles(
     }
     const own = FileLayout.parse(folder, entry.name)
     if (own) yield { ...own, file }
-    else if (folder === '' && ownId.test(entry.name))
-      yield { id: entry.name, generation: 0, kind: 'data', file }
   }
 }

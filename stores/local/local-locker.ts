@@ -43,9 +43,10 @@ export class LocalLocker implements Locker, TusLocker {
 
   async acquire(id: string, options: AcquireOptions): Promise<Lock> {
     if (this.#closed) throw new LockError('unavailable', 'The server is shutting down.')
-    if (options.signal?.aborted) throw aborted(options.signal)
     const holder = this.#held.get(id)
     if (holder === undefined) return this.#give(id, false, options.onWanted)
+    // Asked for only now: callers may make the signal when somebody looks at it.
+    if (options.signal?.aborted) throw aborted(options.signal)
     return await this.#wait(holder, options)
   }
 

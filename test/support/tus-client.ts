@@ -20,7 +20,7 @@ export type RunningUpload = {
 }
 
 /** Many attempts in quick succession: a server that starts again needs a second or two. */
-export const patientRetries = [0, 100, 200, 300, 500, ...Array<number>(40).fill(500)]
+const patientRetries = [0, 100, 200, 300, 500, ...Array<number>(40).fill(500)]
 
 export function startUpload(
   source: ConstructorParameters<typeof Upload>[0],

@@ -1,0 +1,61 @@
+/**
+ * All marks of one upload, one for every generation. Generation 0 decides whether the upload exists; the highest one
+ * that was completed says how far it is; one that was only claimed says that a writer is, or was, about to take over.
+ *
+ * Claims are never taken back: a gap would hide every generation above it.
+ */
+import type { FileLayout } from './file-layout.ts'
+import { asStoreError, type FileSystem } from './file-system.ts'
+import { type MarkContent, MarkFile } from './mark-file.ts'
+
+/** The mark that counts, the file it is in, and the highest generation that anybody has claimed. */
+export interface Current extends MarkContent {
+  readonly generation: number
+  readonly highest: number
+}
+
+/** What is known of an upload; undefined when it is not there. A tombstone counts wherever it stands. */
+export async function readMarks(
+  fileSystem: FileSystem,
+  layout: FileLayout,
+  id: string,
+): Promise<Current | undefined> {
+  const opened = await openMarks(fileSystem, layout, id, 'r')
+  await opened?.mark.close()
+  return opened
+}
+
+/** The same, with the file of the mark that counts left open. */
+export async function openMarks(
+  fileSystem: FileSystem,
+  layout: FileLayout,
+  id: string,
+  flags: 'r' | 'r+',
+): Promise<(Current & { readonly mark: MarkFile }) | undefined> {
+  let live: (MarkContent & { mark: MarkFile; generation: number }) | undefined
+  try {
+    for (let generation = 0; ; generation++) {
+      const mark = await MarkFile.open(fileSystem, layout.mark(id, generation), flags)
+      if (mark === undefined) return live && { ...live, highest: generation - 1 }
+      const content = await contentOrClosed(mark)
+      // Where a file system folds upper and lower case, the file may be another upload's.
+      const counts = content !== 'incomplete' && content.head.id === id && live?.slot.state !== 'terminated'
+      const replaced = counts ? live?.mark : mark
+      if (counts) live = { ...content, mark, generation }
+      await replaced?.close()
+      if (live === undefined) return undefined
+    }
+  } catch (error) {
+    await live?.mark.close()
+    throw asStoreError(error, 'read the mark of an upload')
+  }
+}
+
+async function contentOrClosed(mark: MarkFile): Promise<MarkContent | 'incomplete'> {
+  try {
+    return await mark.content()
+  } catch (error) {
+    await mark.close()
+    throw error
+  }
+}

@@ -1,0 +1,57 @@
+import { randomUUID } from 'node:crypto'
+import { FileBytes } from '../../stores/file/file-bytes.ts'
+import { cutOffBefore, filesIn } from '../stores/file/support.ts'
+import { makeFolder } from '../support/folder.ts'
+import { describeByteStore, headOf } from './byte-store-contract.ts'
+
+for (const durability of ['finish', 'checkpoint', 'none'] as const) {
+  for (const isShared of [true, false]) {
+    describeByteStore(`FileBytes, ${durability}, ${isShared ? 'shared' : 'alone'}`, async () => {
+      const folder = await makeFolder()
+      const options = { directory: folder.path, durability, isShared }
+      const store = new FileBytes(options)
+      const other = isShared ? new FileBytes(options) : store
+      await store.start()
+      await other.start()
+      return {
+        store,
+        other,
+        async cutOffCreations() {
+          const ids: string[] = []
+          for (let steps = 0; ; steps++) {
+            const id = steps % 2 ? `custom${steps}` : randomUUID().replaceAll('-', '')
+            const dying = new FileBytes({ ...options, fileSystem: cutOffBefore(steps) })
+            const appender = await dying.create(headOf(id), 5).catch(() => undefined)
+            if (appender) {
+              await appender.close()
+              await store.remove(id)
+              return ids
+            }
+            ids.push(id)
+          }
+        },
+        async cutOffRemovals(id, look) {
+          let hasBegun = false
+          for (let steps = 0; ; steps++) {
+            const fileSystem = cutOffBefore(steps)
+            const dying = new FileBytes({ ...options, fileSystem })
+            const isRemoved = await dying.remove(id).then(
+              () => true,
+              () => false,
+            )
+            // It has begun when its first write was made: the tombstone.
+            hasBegun ||= fileSystem.operations.slice(0, steps).some(({ name }) => name === 'handle.write')
+            if (hasBegun) await look()
+            if (isRemoved) return
+          }
+        },
+        remains: () => filesIn(folder.path),
+        async stop() {
+          await store.close()
+          await other.close()
+          await folder.remove()
+        },
+      }
+    })
+  }
+}

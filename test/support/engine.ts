@@ -1,0 +1,109 @@
+// The engine without HTTP: an engine over a folder, and requests that are plain values.
+
+import { randomBytes } from 'node:crypto'
+import path from 'node:path'
+import { PassThrough, Readable } from 'node:stream'
+import { onTestFinished } from 'vitest'
+import { type EngineParts, UploadEngine, type UploadRequest } from '../../server/uploads/engine.ts'
+import type { EngineEvent } from '../../server/uploads/hold.ts'
+import type { UploadRecord } from '../../stores/contracts.ts'
+import { FileBytes } from '../../stores/file/file-bytes.ts'
+import { LmdbRecords } from '../../stores/local/lmdb-records.ts'
+import { LocalLocker } from '../../stores/local/local-locker.ts'
+
+export async function startEngine(
+  directory: string,
+  {
+    settings,
+    ...parts
+  }: Partial<Omit<EngineParts, 'settings'>> & { settings?: Partial<EngineParts['settings']> } = {},
+): Promise<{ engine: UploadEngine; events: EngineEvent[] }> {
+  const events: EngineEvent[] = []
+  const engine = new UploadEngine({
+    bytes: new FileBytes({ directory, durability: 'none' }),
+    records: new LmdbRecords({ directory: path.join(directory, '.tidemark') }),
+    locker: new LocalLocker(),
+    report: (event) => events.push(event),
+    settings: {
+      expiry: { afterMs: 0, mode: 'sliding' },
+      idleMs: 60_000,
+      leastBytesPerSecond: 0,
+      acquireLockTimeoutMs: 5_000,
+      ...settings,
+    },
+    ...parts,
+  })
+  await engine.start()
+  onTestFinished(() => engine.close())
+  return { engine, events }
+}
+
+export interface TestRequest extends UploadRequest {
+  /** Uploads that the engine said it created and finished, for this request. */
+  readonly told: { readonly created: UploadRecord[]; readonly beforeFinish: UploadRecord[] }
+}
+
+/** A request with a body, or none; `changes` put other answers in place of the plain ones. */
+export function request(
+  body?: Readable | Uint8Array | string,
+  changes: Partial<UploadRequest> = {},
+): TestRequest {
+  const told = { created: [] as UploadRecord[], beforeFinish: [] as UploadRecord[] }
+  return {
+    told,
+    body: () => asStream(body),
+    signal: new AbortController().signal,
+    mayTerminateFinished: true,
+    nameUpload: async () => randomBytes(16).toString('hex'),
+    beforeCreate: async (head) => head.metadata,
+    maxBytes: async () => Number.POSITIVE_INFINITY,
+    beforeFinish: async (record) => void told.beforeFinish.push(record),
+    created: (record) => void told.created.push(record),
+    received: () => undefined,
+    ...changes,
+  }
+}
+
+/** A body that stays open until somebody ends it. */
+export function openBody(first?: string): PassThrough {
+  const body = new PassThrough()
+  if (first !== undefined) body.write(first)
+  return body
+}
+
+/** Creates an upload, with the first bytes when there are some, and says its id. */
+export async function createUpload(
+  engine: UploadEngine,
+  length: number | undefined,
+  first?: string,
+): Promise<string> {
+  const outcome = await engine.create(
+    {
+      do: 'create',
+      length,
+      metadata: undefined,
+      isBytes: first !== undefined,
+      hasBody: first !== undefined,
+      contentLength: first === undefined ? 0 : Buffer.byteLength(first),
+    },
+    request(first),
+  )
+  if (outcome.is !== 'created') throw new Error(`the upload was not created but ${outcome.is}`)
+  return outcome.record.head.id
+}
+
+/** Appends a body of unknown length. */
+export function append(
+  engine: UploadEngine,
+  id: string,
+  offset: number,
+  body: Readable | string,
+  req = request(body),
+) {
+  return engine.append({ do: 'append', id, offset, length: undefined, contentLength: undefined }, req)
+}
+
+function asStream(body: Readable | Uint8Array | string | undefined): Readable {
+  if (body instanceof Readable) return body
+  return Readable.from(body === undefined ? [] : [Buffer.from(body as string)])
+}
