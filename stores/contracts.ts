@@ -43,8 +43,8 @@ export interface Mark {
   readonly generation: number
   /** Counts the writes of this mark. Of two copies of a mark the one with higher (generation, sequence) is newer. */
   readonly sequence: number
-  /** When the mark was written, in milliseconds since the epoch; sliding expiry counts from here. */
-  readonly writtenAt: number
+  /** When the offset last moved, or the upload was created; in milliseconds since the epoch. Sliding expiry counts from here. */
+  readonly movedAt: number
 }
 
 /** An upload as it is known at one moment: its head, its mark, and where its bytes are. */

@@ -5,7 +5,7 @@
 import http, { type IncomingMessage, type ServerResponse } from 'node:http'
 import { Server, type ServerOptions } from '@tus/server'
 import type { DataStore } from '@tus/utils'
-import type { ByteStore, Locker, RecordStore } from '../../stores/contracts.ts'
+import { type ByteStore, type Locker, type RecordStore, StoreError } from '../../stores/contracts.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
 import { Refusal } from '../errors.ts'
 import { corsHeaders } from '../protocol/cors.ts'
@@ -14,6 +14,7 @@ import { type Abilities, type Answer, methodOf, parseTus, renderTus, type Target
 import { originOf, pathOf, targetOf } from '../protocol/upload-url.ts'
 import { type EngineSettings, UploadEngine } from '../uploads/engine.ts'
 import type { EngineEvent } from '../uploads/hold.ts'
+import { Sweeper } from '../uploads/sweeper.ts'
 import { download } from './download.ts'
 import { type Exchange, NodeExchange, type Reply, toWebResponse, WebExchange } from './exchange.ts'
 import { sendReply } from './send-reply.ts'
@@ -74,7 +75,11 @@ export class TidemarkServer extends Server {
 
   /** Opens store, records and locker. The first request does it when nobody did before. */
   start(): Promise<void> {
-    this.#started ??= this.engine.start()
+    this.#started ??= this.engine.start().catch((error: unknown) => {
+      // A disk or a Redis that comes later is tried again by the next request.
+      this.#started = undefined
+      throw error
+    })
     return this.#started
   }
 
@@ -88,6 +93,13 @@ export class TidemarkServer extends Server {
     if (this.#started === undefined) return
     await this.#started.catch(() => undefined)
     await this.engine.close()
+  }
+
+  /** Removes what has expired, under the lock of each upload; returns how many. Finished uploads stay. */
+  override async cleanUpExpiredUploads(): Promise<number> {
+    await this.start()
+    const sweeper = new Sweeper({ engine: this.engine, everyMs: 0 })
+    return (await sweeper.walk(Date.now())).removed
   }
 
   override async handle(req: IncomingMessage, res: ServerResponse): Promise<void> {
@@ -218,6 +230,9 @@ export class TidemarkServer extends Server {
         : new Refusal(unexpected, { cause: error, ...(method === 'HEAD' && { retryAfterS: 1 }) })
     facts.code = fromHook ? 'refused-by-hook' : refusal.code
     if (error !== refusal && !fromHook) this.#onUnexpected(error, facts)
+    // The client is told to try again; whoever runs the server is told why.
+    if (refusal.cause instanceof StoreError && ['damaged', 'io'].includes(refusal.cause.code))
+      facts.error = refusal.cause
     const answer = { ...renderTus({ is: 'refused', refusal }, this.#abilities), ...fromHook }
     const { onResponseError } = this.#options
     if (!onResponseError) return answer

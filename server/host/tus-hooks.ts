@@ -92,7 +92,7 @@ export class HookedRequest implements UploadRequest {
       state: 'open',
       generation: 0,
       sequence: 0,
-      writtenAt: 0,
+      movedAt: 0,
     } as const
     const upload = uploadOf({ head, mark: length === undefined ? draft : { ...draft, length } })
     const patch = await onUploadCreate(this.#exchange.request, upload)

@@ -111,7 +111,27 @@ export class UploadEngine implements HoldContext {
     await this.#drained
   }
 
-  async create(command: CreateCommand, request: UploadRequest): Promise<Outcome> {
+  create(command: CreateCommand, request: UploadRequest): Promise<Outcome> {
+    return this.#settle('append', () => this.#create(command, request))
+  }
+
+  append(command: AppendCommand, request: UploadRequest): Promise<Outcome> {
+    return this.#settle('append', () => this.#append(command, request))
+  }
+
+  offset(id: string, request: UploadRequest): Promise<Outcome> {
+    return this.#settle('ask', () => this.#offset(id, request))
+  }
+
+  terminate(id: string, request: UploadRequest): Promise<Outcome> {
+    return this.#settle('ask', () => this.#terminate(id, request))
+  }
+
+  read(id: string): Promise<Outcome> {
+    return this.#settle('append', () => this.#read(id))
+  }
+
+  async #create(command: CreateCommand, request: UploadRequest): Promise<Outcome> {
     const draining = this.#refuseWhileDraining()
     if (draining) return { is: 'refused', refusal: draining }
     const id = await request.nameUpload(command.metadata)
@@ -121,7 +141,7 @@ export class UploadEngine implements HoldContext {
     const draft: UploadHead = { id, createdAt: Date.now(), dialect: 'tus' }
     const metadata = await request.beforeCreate(withMetadata(draft, command.metadata), command.length)
     const head = withMetadata(draft, metadata)
-    return this.#holding(id, request, 'append', async (hold) => {
+    return this.#holding(id, request, async (hold) => {
       hold.take(await this.bytes.create(head, command.length))
       try {
         const filled = await this.#fillNew(hold, command, maxBytes, request)
@@ -130,22 +150,20 @@ export class UploadEngine implements HoldContext {
       } catch (error) {
         // The client was never told the URL of what it sent: nobody could go on with it.
         await hold.close()
-        await this.bytes
-          .remove(id)
-          .catch((cause: unknown) => this.report({ is: 'left-behind', id, error: cause }))
+        await this.#remove(id).catch((cause: unknown) => this.report({ is: 'left-behind', id, error: cause }))
         throw error
       }
     })
   }
 
-  async append(command: AppendCommand, request: UploadRequest): Promise<Outcome> {
+  async #append(command: AppendCommand, request: UploadRequest): Promise<Outcome> {
     const { id } = command
     const maxBytes = await request.maxBytes(id)
     const seen = await this.bytes.look(id)
     const refusal = this.#refuseAppend(seen, command, maxBytes)
     if (refusal) return { is: 'refused', refusal }
     if (seen?.mark.state === 'finished') return this.#appendNothing(seen, command, request)
-    return this.#holding(id, request, 'append', async (hold, lock) => {
+    return this.#holding(id, request, async (hold, lock) => {
       const appender = await this.bytes.open(id, () => lock.isHeld())
       const record = appender?.record ?? (await this.bytes.look(id))
       if (appender) hold.take(appender)
@@ -159,19 +177,19 @@ export class UploadEngine implements HoldContext {
     })
   }
 
-  async offset(id: string, request: UploadRequest): Promise<Outcome> {
+  async #offset(id: string, request: UploadRequest): Promise<Outcome> {
     const seen = await this.bytes.look(id)
     const refusal = refuseAbsent(seen, this.settings.expiry, Date.now())
     if (refusal) return { is: 'refused', refusal }
     if (seen!.mark.state === 'finished') return this.#offsetOf(seen!)
-    return this.#holding(id, request, 'ask', async () => {
+    return this.#holding(id, request, async () => {
       const record = await this.bytes.look(id)
       const refusal = refuseAbsent(record, this.settings.expiry, Date.now())
       return refusal ? { is: 'refused', refusal } : this.#offsetOf(record!)
     })
   }
 
-  async terminate(id: string, request: UploadRequest): Promise<Outcome> {
+  async #terminate(id: string, request: UploadRequest): Promise<Outcome> {
     const refuse = (record: UploadRecord | undefined): Refusal | undefined => {
       if (record?.mark.state === 'finished' && !request.mayTerminateFinished)
         return new Refusal('finished-termination-disabled')
@@ -179,7 +197,7 @@ export class UploadEngine implements HoldContext {
     }
     const refusal = refuse(await this.bytes.look(id))
     if (refusal) return { is: 'refused', refusal }
-    return this.#holding(id, request, 'ask', async () => {
+    return this.#holding(id, request, async () => {
       const refusal = refuse(await this.bytes.look(id))
       if (refusal) return { is: 'refused', refusal }
       await this.#remove(id)
@@ -187,7 +205,7 @@ export class UploadEngine implements HoldContext {
     })
   }
 
-  async read(id: string): Promise<Outcome> {
+  async #read(id: string): Promise<Outcome> {
     const record = await this.bytes.look(id)
     if (record?.mark.state !== 'finished') return { is: 'refused', refusal: new Refusal('not-found') }
     return { is: 'readable', record }
@@ -296,11 +314,19 @@ export class UploadEngine implements HoldContext {
     }
   }
 
+  async #settle(purpose: 'append' | 'ask', work: () => Promise<Outcome>): Promise<Outcome> {
+    try {
+      return await work()
+    } catch (error) {
+      const isClientGone = error instanceof LockError && error.code === 'aborted' && !this.isDraining
+      return isClientGone ? { is: 'cut', record: undefined, why: 'client-gone' } : outcomeOf(error, purpose)
+    }
+  }
+
   /** Runs `work` as the one holder of an upload; lets go of everything whatever happens. */
   async #holding(
     id: string,
     request: UploadRequest,
-    purpose: 'append' | 'ask',
     work: (hold: UploadHold, lock: Lock) => Promise<Outcome>,
   ): Promise<Outcome> {
     const hold = new UploadHold(this, id)
@@ -318,9 +344,6 @@ export class UploadEngine implements HoldContext {
       hold.begin(lock)
       if (this.isDraining) hold.drain()
       return await work(hold, lock)
-    } catch (error) {
-      const isClientGone = error instanceof LockError && error.code === 'aborted' && !this.isDraining
-      return isClientGone ? { is: 'cut', record: undefined, why: 'client-gone' } : outcomeOf(error, purpose)
     } finally {
       await hold.release()
       this.#holds.delete(hold)

@@ -16,7 +16,7 @@ export interface Expiry {
 /** When an upload expires, in milliseconds since the epoch; undefined when it does not. Finished uploads never do. */
 export function expiresAt({ head, mark }: UploadRecord, expiry: Expiry): number | undefined {
   if (expiry.afterMs === 0 || mark.state !== 'open') return undefined
-  return (expiry.mode === 'sliding' ? mark.writtenAt : head.createdAt) + expiry.afterMs
+  return (expiry.mode === 'sliding' ? mark.movedAt : head.createdAt) + expiry.afterMs
 }
 
 export function isExpired(record: UploadRecord, expiry: Expiry, now: number): boolean {

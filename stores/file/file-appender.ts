@@ -156,11 +156,13 @@ export class FileAppender implements Appender {
   /** Writes the mark, then looks whether another writer took over: a holder must not acknowledge what it lost. */
   #move(change: Partial<Slot>): Promise<void> {
     const moved = this.#queue.then(async () => {
+      const { offset, sequence, movedAt } = this.#slot
+      const hasMoved = change.offset !== undefined && change.offset !== offset
       const next: Slot = {
         ...this.#slot,
         ...change,
-        sequence: this.#slot.sequence + 1,
-        writtenAt: Date.now(),
+        sequence: sequence + 1,
+        movedAt: hasMoved ? Date.now() : movedAt,
       }
       this.#failWhenSuperseded()
       try {
@@ -237,7 +239,7 @@ export class FileAppender implements Appender {
 
 /** The record that a mark stands for. */
 export function recordOf(layout: FileLayout, head: UploadHead, slot: Slot): UploadRecord {
-  const { state, offset, syncedOffset, length, generation, sequence, writtenAt } = slot
+  const { state, offset, syncedOffset, length, generation, sequence, movedAt } = slot
   return {
     head,
     mark: {
@@ -247,7 +249,7 @@ export function recordOf(layout: FileLayout, head: UploadHead, slot: Slot): Uplo
       ...(length !== undefined && { length }),
       generation,
       sequence,
-      writtenAt,
+      movedAt,
     },
     storage: { type: 'file', path: layout.data(head.id, generation) },
   }

@@ -88,7 +88,8 @@ export class FileBytes implements ByteStore {
 
   async create(head: UploadHead, length: number | undefined): Promise<Appender> {
     const { id } = head
-    const slot = this.#slot({ state: 'open', offset: 0, syncedOffset: 0, generation: 0, sequence: 0 }, length)
+    const empty = { offset: 0, syncedOffset: 0, generation: 0, sequence: 0, movedAt: Date.now() }
+    const slot = this.#slot({ state: 'open', ...empty }, length)
     const mark = await createMark(this.#fileSystem, this.layout, id)
     let data: FileHandle | undefined
     try {
@@ -279,7 +280,7 @@ export class FileBytes implements ByteStore {
     try {
       const mark = await MarkFile.open(this.#fileSystem, this.layout.mark(id, 0), 'r+')
       try {
-        await mark?.bury({ ...slot, ...this.#own() })
+        await mark?.bury({ ...slot, writer: this.#writer, movedAt: Date.now() })
         if (this.#durability !== 'none') await mark?.sync()
       } finally {
         await mark?.close()
@@ -337,11 +338,8 @@ export class FileBytes implements ByteStore {
   }
 
   /** The next slot of an upload that this store writes to. */
-  #slot(
-    from: Pick<Slot, 'state' | 'offset' | 'syncedOffset' | 'generation' | 'sequence'> & { length?: number },
-    length = from.length,
-  ): Slot {
-    const { state, offset, syncedOffset, generation, sequence } = from
+  #slot(from: Omit<Slot, 'writer' | 'isReleased'>, length = from.length): Slot {
+    const { state, offset, syncedOffset, generation, sequence, movedAt } = from
     return {
       state,
       offset,
@@ -349,13 +347,10 @@ export class FileBytes implements ByteStore {
       ...(length !== undefined && { length }),
       generation,
       sequence: sequence + 1,
-      ...this.#own(),
+      movedAt,
+      writer: this.#writer,
       isReleased: false,
     }
-  }
-
-  #own(): { writer: string; writtenAt: number } {
-    return { writer: this.#writer, writtenAt: Date.now() }
   }
 
   /**

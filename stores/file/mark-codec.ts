@@ -47,7 +47,7 @@ export function encodeSlot(slot: Slot): Buffer {
   out.writeBigUInt64BE(BigInt(slot.offset), 24)
   out.writeBigUInt64BE(BigInt(slot.syncedOffset), 32)
   out.writeBigInt64BE(BigInt(slot.length ?? -1), 40)
-  out.writeBigUInt64BE(BigInt(slot.writtenAt), 48)
+  out.writeBigUInt64BE(BigInt(slot.movedAt), 48)
   writeText(out, 56, slot.writer)
   out.writeUInt32BE(crc32(out.subarray(0, slotBytes - 4)), slotBytes - 4)
   return out
@@ -68,7 +68,7 @@ export function decodeSlot(bytes: Buffer): Slot | undefined {
     offset: Number(bytes.readBigUInt64BE(24)),
     syncedOffset: Number(bytes.readBigUInt64BE(32)),
     ...(length >= 0 && { length }),
-    writtenAt: Number(bytes.readBigUInt64BE(48)),
+    movedAt: Number(bytes.readBigUInt64BE(48)),
     writer: readText(bytes, 56),
   }
 }

@@ -132,6 +132,7 @@ async function openIfThere(
   }
 }
 
+/** Reads until the head is there, so that a small mark costs one read; a damaged one is read to its end. */
 async function readFully(handle: FileHandle, wanted: number): Promise<Buffer> {
   const bytes = Buffer.alloc(wanted)
   let filled = 0
@@ -139,6 +140,7 @@ async function readFully(handle: FileHandle, wanted: number): Promise<Buffer> {
     const { bytesRead } = await handle.read(bytes, filled, wanted - filled, filled)
     if (bytesRead === 0) break
     filled += bytesRead
+    if (typeof decodeHead(bytes.subarray(headPosition, filled)) === 'object') break
   }
   return bytes.subarray(0, filled)
 }

@@ -64,7 +64,7 @@ async function judge(
     return dataSize === undefined || size === 0 ? [self] : []
   }
   if (current.slot.state === 'terminated') {
-    const isOld = Date.now() - current.slot.writtenAt > olderThanMs
+    const isOld = Date.now() - current.slot.movedAt > olderThanMs
     return isOld ? [{ is: 'upload', id, highest: current.highest }] : []
   }
   if (generation >= current.generation) return []

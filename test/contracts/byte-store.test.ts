@@ -2,11 +2,14 @@ import { randomUUID } from 'node:crypto'
 import { FileBytes } from '../../stores/file/file-bytes.ts'
 import { cutOffBefore, filesIn } from '../stores/file/support.ts'
 import { makeFolder } from '../support/folder.ts'
-import { describeByteStore, headOf } from './byte-store-contract.ts'
+import { describeAppender } from './appender-contract.ts'
+import { type ByteStoreUnderTest, describeByteStore } from './byte-store-contract.ts'
+import { headOf } from './byte-store-values.ts'
 
 for (const durability of ['finish', 'checkpoint', 'none'] as const) {
   for (const isShared of [true, false]) {
-    describeByteStore(`FileBytes, ${durability}, ${isShared ? 'shared' : 'alone'}`, async () => {
+    const name = `FileBytes, ${durability}, ${isShared ? 'shared' : 'alone'}`
+    const start = async (): Promise<ByteStoreUnderTest> => {
       const folder = await makeFolder()
       const options = { directory: folder.path, durability, isShared }
       const store = new FileBytes(options)
@@ -52,6 +55,8 @@ for (const durability of ['finish', 'checkpoint', 'none'] as const) {
           await folder.remove()
         },
       }
-    })
+    }
+    describeByteStore(name, start)
+    describeAppender(name, start)
   }
 }

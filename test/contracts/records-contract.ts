@@ -22,7 +22,7 @@ export function record(id: string, mark: Partial<UploadRecord['mark']> = {}, cre
     syncedOffset: 0,
     generation: 1,
     sequence: 1,
-    writtenAt: 1000,
+    movedAt: 1000,
   } as const
   return { head: { id, createdAt, dialect: 'tus' }, mark: { ...defaults, ...mark } }
 }
@@ -58,7 +58,7 @@ export function describeRecords(name: string, start: () => Promise<RecordsUnderT
           length: 2 ** 45,
           generation: 3,
           sequence: 9,
-          writtenAt: 2,
+          movedAt: 2,
         },
         storage: { type: 'file', path: '/a/b', bucket: 'c' },
       }

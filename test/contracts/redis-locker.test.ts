@@ -93,10 +93,10 @@ describe('a lock in Redis', () => {
   })
 
   it('stays with a holder that lives, for many leases', async () => {
-    const { locker } = await server({ leaseMs: 300 })
+    const { locker } = await server({ leaseMs: 1500 })
     const lock = await locker.acquire('u', wait)
-    const other = await server({ leaseMs: 300 })
-    expect(await failure(other.locker.acquire('u', { timeoutMs: 1500 }))).toBe('timeout')
+    const other = await server({ leaseMs: 1500 })
+    expect(await failure(other.locker.acquire('u', { timeoutMs: 6000 }))).toBe('timeout')
     expect([lock.isHeld(), lock.lost.aborted]).toEqual([true, false])
     await lock.release()
   })

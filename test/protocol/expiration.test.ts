@@ -80,7 +80,7 @@ describe('an upload that has expired', () => {
     expect(await readdir(site.folder)).toEqual([])
   })
 
-  it('row 31: the sweeper takes the lock -> a PATCH that is running is stopped, and what it kept stays', async () => {
+  it('row 31: the sweeper takes the lock -> a PATCH that brought nothing is stopped, and the upload is removed', async () => {
     const site = await startSite({ expiry: { afterMs: hourMs, mode: 'sliding' } })
     const url = await site.create(6, bytesType, 'abc')
     const request = site.open('PATCH', url, bytesAt(3, { 'Content-Length': 3, Expect: '100-continue' }))
@@ -88,8 +88,8 @@ describe('an upload that has expired', () => {
     at(hourMs)
     const expired = site.server.engine.expire(url.split('/').at(-1)!, start + hourMs)
     expect(await request.answer).toMatchObject({ status: 423, headers: { 'upload-offset': '3' } })
-    expect(await expired).toBe(false)
-    expect(await site.shown(url)).toBe('3/6')
+    expect(await expired).toBe(true)
+    expect(await site.shown(url)).toBe('404')
   })
 })
 

@@ -48,6 +48,17 @@ it('counts from the last kept byte, or from the creation', async () => {
   }
 })
 
+it('is not put off by requests that bring nothing', async () => {
+  vi.useFakeTimers({ toFake: ['Date'] })
+  onTestFinished(() => void vi.useRealTimers())
+  const { engine, sweeper } = await sweeping(sliding)
+  const id = await createUpload(engine, 10, '12')
+  vi.setSystemTime(Date.now() + hourMs / 2)
+  await append(engine, id, 2, '')
+  vi.setSystemTime(Date.now() + hourMs / 2)
+  expect(await sweeper.sweepExpired(Date.now())).toBe(1)
+})
+
 it('answers that an expired upload is gone until it is swept', async () => {
   vi.useFakeTimers({ toFake: ['Date'] })
   onTestFinished(() => void vi.useRealTimers())
@@ -94,7 +105,7 @@ it('takes records out whose uploads are gone', async () => {
 
 it('removes what a creation left that was cut off, and nothing that is not ours', async () => {
   const { folder, sweeper } = await sweeping(sliding)
-  const orphan = path.join(folder, 'ab'.repeat(16))
+  const orphan = path.join(folder, `.${'ab'.repeat(16)}.0.mark`)
   const foreign = path.join(folder, 'holiday.jpg')
   for (const file of [orphan, foreign]) {
     await writeFile(file, '')

@@ -1,10 +1,10 @@
-import { readFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { buffer } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { FileBytes } from '../../../stores/file/file-bytes.ts'
 import { nodeFileSystem } from '../../../stores/file/file-system.ts'
-import { codeOf, headOf, randomBytes } from '../../contracts/byte-store-contract.ts'
+import { codeOf, headOf, randomBytes } from '../../contracts/byte-store-values.ts'
 import { type Child, startChild, stopChild, untilReady } from '../../support/child.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { errno, faulty, filesIn } from './support.ts'
@@ -130,6 +130,22 @@ describe('the successor of a writer', () => {
       await store.remove('a')
       expect(await filesIn(folder)).toEqual([])
     }
+  })
+
+  it('that is gone is not followed in place while somebody else has a claim: nothing would ever be acknowledged', async () => {
+    const { folder, store, make } = await start()
+    await make('b', 1 << 30)
+    const killed = await writer(folder, 'b', 'write', `marked ${block}`)
+    // Another server claimed it, and was killed before it could copy anything.
+    await writeFile(`${folder}/.b.1.mark`, '')
+    killed.kill('SIGKILL')
+    await killed.exited
+    const next = (await store.open('b'))!
+    const { offset, generation } = next.record.mark
+    expect([generation, next.rewound]).toEqual([2, undefined])
+    await next.write([Buffer.from('on')], offset)
+    expect((await next.commit({ offset: offset + 2 })).mark.offset).toBe(offset + 2)
+    await next.close()
   })
 
   it('leaves no more claims than attempts that could not be undone', async () => {

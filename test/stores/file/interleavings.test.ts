@@ -7,7 +7,7 @@ import fc from 'fast-check'
 import { expect, it } from 'vitest'
 import { type Appender, StoreError } from '../../../stores/contracts.ts'
 import { FileBytes } from '../../../stores/file/file-bytes.ts'
-import { headOf } from '../../contracts/byte-store-contract.ts'
+import { headOf } from '../../contracts/byte-store-values.ts'
 import { makeFolder } from '../../support/folder.ts'
 import { filesIn } from './support.ts'
 

@@ -14,7 +14,7 @@ import {
   slotBytes,
   slotPosition,
 } from '../../../stores/file/mark-codec.ts'
-import { codeOf, headOf } from '../../contracts/byte-store-contract.ts'
+import { codeOf, headOf } from '../../contracts/byte-store-values.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { filesIn } from './support.ts'
 
@@ -27,7 +27,7 @@ const slots: fc.Arbitrary<Slot> = fc.record(
     length: bytes,
     generation: fc.nat(999_999_999),
     sequence: fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER - 1 }),
-    writtenAt: bytes,
+    movedAt: bytes,
     writer: fc.string({ maxLength: 200, unit: 'grapheme-ascii' }),
     isReleased: fc.boolean(),
   },
@@ -39,7 +39,7 @@ const slots: fc.Arbitrary<Slot> = fc.record(
       'syncedOffset',
       'generation',
       'sequence',
-      'writtenAt',
+      'movedAt',
       'writer',
       'isReleased',
     ],

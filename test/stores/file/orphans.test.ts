@@ -5,7 +5,7 @@ import { Upload } from '@tus/utils'
 import { describe, expect, it } from 'vitest'
 import { FileBytes } from '../../../stores/file/file-bytes.ts'
 import { encodeHead } from '../../../stores/file/mark-codec.ts'
-import { headOf } from '../../contracts/byte-store-contract.ts'
+import { headOf } from '../../contracts/byte-store-values.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { cutOffBefore, errno, faulty, filesIn } from './support.ts'
 

@@ -1,9 +1,12 @@
 // File systems that fail at a chosen step, and what is in a folder.
 
 import type { FileHandle } from 'node:fs/promises'
-import { readdir } from 'node:fs/promises'
+import { readdir, readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
+import { FileBytes, type FileBytesOptions } from '../../../stores/file/file-bytes.ts'
 import { type FileSystem, nodeFileSystem } from '../../../stores/file/file-system.ts'
+import { decodeSlot, encodeSlot, slotBytes } from '../../../stores/file/mark-codec.ts'
+import { temporaryFolder } from '../../support/folder.ts'
 
 export interface Operation {
   /** `open`, `unlink`, ...; of a file handle: `handle.write`, `handle.datasync`, ... */
@@ -81,4 +84,32 @@ export async function filesIn(folder: string): Promise<string[]> {
     .filter((entry) => !entry.isDirectory())
     .map((entry) => path.relative(folder, path.join(entry.parentPath, entry.name)))
     .sort()
+}
+
+/** A store in a folder of its own. */
+export async function start() {
+  const folder = await temporaryFolder()
+  return { folder, store: await storeIn(folder) }
+}
+
+export async function storeIn(
+  directory: string,
+  options: Partial<FileBytesOptions> = {},
+): Promise<FileBytes> {
+  const store = new FileBytes({ directory, ...options })
+  await store.start()
+  return store
+}
+
+/** Makes the slots of a mark those of a writer in another boot. */
+export async function forge(folder: string, id: string, change: object): Promise<void> {
+  const file = path.join(folder, `.${id}.0.mark`)
+  const content = await readFile(file)
+  for (const at of [0, slotBytes]) {
+    const slot = decodeSlot(content.subarray(at, at + slotBytes))
+    if (slot === undefined) continue
+    const writer = slot.writer.replace(/^[^/]+/, '00000000-0000-4000-8000-000000000000')
+    encodeSlot({ ...slot, ...change, writer }).copy(content, at)
+  }
+  await writeFile(file, content)
 }
