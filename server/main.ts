@@ -33,9 +33,12 @@ async function main(argv: readonly string[]): Promise<void> {
       import('./assemble.ts'),
       import('./app.ts'),
       import('close-with-grace'),
-      checkFolder(config),
-      config.redisUrl === undefined ? undefined : checkRedis(config.redisUrl),
     ])
+  // Not beside the imports: they keep the process so busy that a Redis which answered in time would seem not to.
+  await Promise.all([
+    checkFolder(config),
+    config.redisUrl === undefined ? undefined : checkRedis(config.redisUrl),
+  ])
   const logger = await makeLogger(config, process.stdout.isTTY)
   const uploads = await assemble(config, logger)
   const page = config.showPage ? await loadPage(config) : undefined

@@ -17,7 +17,8 @@ export class StartError extends Error {
   }
 }
 
-const redisTimeoutMs = 1500
+/** Leaves time for all else, so that a start that fails has failed in less than two seconds. */
+const redisTimeoutMs = 1200
 
 /** Makes the folder when it is not there, and proves that a file can be made in it. */
 export async function checkFolder({ uploadDir }: Pick<Config, 'uploadDir'>): Promise<void> {
