@@ -11,7 +11,14 @@ import { fileURLToPath } from 'node:url'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import type { Logger } from 'pino'
 import { asksFor, type Config, loadConfig, SettingError } from './config.ts'
-import { checkFolder, checkRedis, listenError, removeStaleSocket, StartError } from './host/start-checks.ts'
+import {
+  checkFolder,
+  checkRedis,
+  listenError,
+  removeStaleSocket,
+  StartError,
+  storeError,
+} from './host/start-checks.ts'
 import { withoutSecrets } from './setting-kinds.ts'
 
 try {
@@ -40,7 +47,9 @@ async function main(argv: readonly string[]): Promise<void> {
     config.redisUrl === undefined ? undefined : checkRedis(config.redisUrl),
   ])
   const logger = await makeLogger(config, process.stdout.isTTY)
-  const uploads = await assemble(config, logger)
+  const uploads = await assemble(config, logger).catch((cause: unknown) => {
+    throw storeError(config, cause)
+  })
   const page = config.showPage ? await loadPage(config) : undefined
   const app = buildApp({ config, uploads, logger, ...(page && { page }) })
   await listen(app, config).catch(async (error: unknown) => {
