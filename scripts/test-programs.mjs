@@ -1,6 +1,7 @@
-// The programs that the tests drive and npm cannot bring: a Redis server, Chromium, nginx, and a tus client in Python. One table says how each
-// is named, found and installed; `npm test` (scripts/prepare.mjs) and the tests themselves (test/support) both ask it,
-// so that what was checked before the run is what the run uses. Nothing is ever skipped because a program is missing.
+// The programs that the tests drive and npm cannot bring: a Redis server, Chromium, nginx, curl and a tus client in
+// Python. One table says how each is named, found and installed; `npm test` (scripts/prepare.mjs) and the tests
+// themselves (test/support) both ask it, so that what was checked before the run is what the run uses. Nothing is ever
+// skipped because a program is missing.
 
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
@@ -9,7 +10,7 @@ import { delimiter, join } from 'node:path'
 import { runQuietly } from './run.mjs'
 
 /**
- * @typedef {'redis' | 'chromium' | 'nginx' | 'tuspy'} ProgramName
+ * @typedef {'redis' | 'chromium' | 'nginx' | 'curl' | 'tuspy'} ProgramName
  *
  * `proof`: arguments with which the right program ends well; for commands that alone say nothing.
  * @typedef {{ commands: string[], variable: string, debianPackage: string, ubuntuPackage: string | null, proof?: string[] }} Program
@@ -45,6 +46,12 @@ const programs = {
     variable: 'TIDEMARK_TEST_NGINX',
     debianPackage: 'nginx-light',
     ubuntuPackage: 'nginx-light',
+  },
+  curl: {
+    commands: ['curl'],
+    variable: 'TIDEMARK_TEST_CURL',
+    debianPackage: 'curl',
+    ubuntuPackage: 'curl',
   },
   // A Python that has the library; the first python3 on PATH need not be the one that packages install for.
   tuspy: {
@@ -170,6 +177,7 @@ function searchAll() {
     redis: findProgram('redis'),
     chromium: findProgram('chromium'),
     nginx: findProgram('nginx'),
+    curl: findProgram('curl'),
     tuspy: findProgram('tuspy'),
   }
 }

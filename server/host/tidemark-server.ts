@@ -157,7 +157,9 @@ export class TidemarkServer extends Server {
       await this.start()
       const target = this.#targetOf(exchange)
       if (target.is === 'upload') exchange.facts.uploadId = target.id
-      const command = parseTus(method, target, exchange.headers)
+      const { headers } = exchange
+      const trailers = () => exchange.trailers
+      const command = parseTus({ method, target, headers, trailers }, this.#abilities)
       return await this.#run(command, exchange)
     } catch (error) {
       return { is: 'answer', ...(await this.#answerError(error, exchange, method)) }
@@ -246,6 +248,8 @@ export class TidemarkServer extends Server {
     if (refusal.cause instanceof StoreError && ['damaged', 'io'].includes(refusal.cause.code))
       facts.error = refusal.cause
     const answer = { ...renderTus({ is: 'refused', refusal }, this.#abilities), ...fromHook }
+    if (refusal.createdId !== undefined)
+      answer.headers.Location = this.#locationOf(refusal.createdId, exchange)
     const { onResponseError } = this.#options
     if (!onResponseError) return answer
     try {

@@ -3,7 +3,15 @@
  * https://tus.io/protocols/resumable-upload
  */
 import { Refusal } from '../errors.ts'
-import type { AppendCommand, Command, CreateCommand, Outcome } from './messages.ts'
+import { checksumAlgorithms, parseChecksum } from './checksum.ts'
+import type {
+  AppendCommand,
+  Checksum,
+  Command,
+  CreateCommand,
+  ExpectedChecksum,
+  Outcome,
+} from './messages.ts'
 import { parseMetadata } from './metadata.ts'
 
 const tusVersion = '1.0.0'
@@ -35,18 +43,27 @@ export function methodOf(method: string, headers: RequestHeaders): string {
   return override ? override.toUpperCase() : method
 }
 
-/** Reads a request, or throws the Refusal that answers it. */
-export function parseTus(method: string, target: Target, headers: RequestHeaders): Command {
+/** A request, without its body. */
+export interface TusRequest {
+  readonly method: string
+  readonly target: Target
+  readonly headers: RequestHeaders
+  /** The trailers; known only when the body has ended. */
+  readonly trailers: () => RequestHeaders
+}
+
+/** Reads a request, or throws the Refusal that answers it. What the store can not do is refused, never ignored. */
+export function parseTus({ method, target, headers, trailers }: TusRequest, abilities: Abilities): Command {
   if (method === 'OPTIONS') return { do: 'options' }
   checkVersion(method, headers)
   switch (method) {
     case 'POST':
       if (target.is !== 'collection') throw new Refusal('not-found')
-      return parseCreate(headers)
+      return parseCreate(headers, parseExpectedChecksum(headers, trailers, abilities))
     case 'HEAD':
       return { do: 'offset', id: idOf(target) }
     case 'PATCH':
-      return parseAppend(idOf(target), headers)
+      return parseAppend(idOf(target), headers, parseExpectedChecksum(headers, trailers, abilities))
     case 'GET':
       return { do: 'read', id: idOf(target) }
     case 'DELETE':
@@ -67,6 +84,8 @@ export function renderTus(
     case 'options':
       headers['Tus-Version'] = tusVersion
       headers['Tus-Extension'] = abilities.extensions.join(',')
+      if (abilities.extensions.includes('checksum'))
+        headers['Tus-Checksum-Algorithm'] = checksumAlgorithms.join(',')
       if (abilities.maxBytes !== undefined) headers['Tus-Max-Size'] = String(abilities.maxBytes)
       return { status: 200, headers }
     case 'created':
@@ -118,8 +137,8 @@ function checkVersion(method: string, headers: RequestHeaders): void {
   if (['POST', 'HEAD', 'PATCH', 'DELETE'].includes(method)) throw new Refusal('version-missing')
 }
 
-function parseCreate(headers: RequestHeaders): CreateCommand {
-  refuseUnsupported(headers, ['upload-concat', 'upload-checksum'])
+function parseCreate(headers: RequestHeaders, checksum: ExpectedChecksum | undefined): CreateCommand {
+  refuseUnsupported(headers, ['upload-concat'])
   const body = parseBody(headers)
   if (body.isThere && !body.isBytes) throw new Refusal('content-type')
   return {
@@ -129,11 +148,15 @@ function parseCreate(headers: RequestHeaders): CreateCommand {
     isBytes: body.isBytes,
     hasBody: body.isThere,
     contentLength: body.length,
+    checksum,
   }
 }
 
-function parseAppend(id: string, headers: RequestHeaders): AppendCommand {
-  refuseUnsupported(headers, ['upload-checksum'])
+function parseAppend(
+  id: string,
+  headers: RequestHeaders,
+  checksum: ExpectedChecksum | undefined,
+): AppendCommand {
   const body = parseBody(headers)
   if (!body.isBytes) throw new Refusal('content-type')
   const offset = parseCount(one(headers, 'upload-offset'))
@@ -141,7 +164,7 @@ function parseAppend(id: string, headers: RequestHeaders): AppendCommand {
   const declared = one(headers, 'upload-length')
   const length = parseCount(declared)
   if (declared !== undefined && length === undefined) throw new Refusal('length-invalid')
-  return { do: 'append', id, offset, length, contentLength: body.length }
+  return { do: 'append', id, offset, length, contentLength: body.length, checksum }
 }
 
 /** Creation and Creation With Deferred Length: exactly one of the two headers. */
@@ -177,11 +200,47 @@ function parseBody(headers: RequestHeaders): {
   return { isThere: isChunked || length !== 0, isBytes: type === bodyType, length }
 }
 
+/** Checksum: in a header; or, with checksum-trailer, announced in `Trailer` and sent behind a chunked body. */
+function parseExpectedChecksum(
+  headers: RequestHeaders,
+  trailers: () => RequestHeaders,
+  { extensions }: Abilities,
+): ExpectedChecksum | undefined {
+  if (!extensions.includes('checksum')) {
+    refuseUnsupported(headers, ['upload-checksum'])
+    return undefined
+  }
+  const header = one(headers, 'upload-checksum')
+  if (header !== undefined) return checksumOf(header)
+  if (!isAnnounced(headers, 'upload-checksum')) return undefined
+  if (headers['transfer-encoding'] === undefined)
+    throw new Refusal('checksum-malformed', {
+      detail: 'a checksum in a trailer needs a body with Transfer-Encoding: chunked',
+    })
+  const read = (): Checksum => {
+    const trailer = one(trailers(), 'upload-checksum')
+    if (trailer === undefined) throw new Refusal('checksum-missing')
+    return checksumOf(trailer)
+  }
+  return { is: 'trailing', read }
+}
+
+function checksumOf(text: string): Checksum {
+  const checksum = parseChecksum(text)
+  if (checksum === 'malformed') throw new Refusal('checksum-malformed')
+  if (checksum === 'unknown-algorithm') throw new Refusal('checksum-algorithm')
+  return checksum
+}
+
+function isAnnounced(headers: RequestHeaders, name: string): boolean {
+  const trailers = (one(headers, 'trailer') ?? '').split(',').map((trailer) => trailer.trim().toLowerCase())
+  return trailers.includes(name)
+}
+
 /** A header or trailer that would change what the request means must not be passed over in silence. */
 function refuseUnsupported(headers: RequestHeaders, names: readonly string[]): void {
-  const trailers = (one(headers, 'trailer') ?? '').split(',').map((name) => name.trim().toLowerCase())
   for (const name of names)
-    if (headers[name] !== undefined || trailers.includes(name))
+    if (headers[name] !== undefined || isAnnounced(headers, name))
       throw new Refusal('header-unsupported', {
         detail: `${name === 'upload-concat' ? 'Upload-Concat' : 'Upload-Checksum'} is not supported by this server; OPTIONS tells what is`,
       })

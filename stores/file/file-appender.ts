@@ -17,6 +17,7 @@ export type Durability = 'finish' | 'checkpoint' | 'none'
 
 /** Unsynced bytes after which a running upload is synced in the background; what a power loss can cost. */
 const backgroundSyncBytes = 64 * 1024 * 1024
+const readBytes = 1024 * 1024
 
 export interface AppenderParts {
   readonly fileSystem: FileSystem
@@ -63,6 +64,16 @@ export class FileAppender implements Appender {
       .finally(() => this.#writes.delete(write))
     this.#writes.add(write)
     return write
+  }
+
+  async *read(start: number, end: number): AsyncIterable<Uint8Array> {
+    const buffer = Buffer.allocUnsafe(Math.min(readBytes, end - start))
+    for (let at = start; at < end; ) {
+      const { bytesRead } = await this.#parts.data.read(buffer, 0, Math.min(buffer.length, end - at), at)
+      if (bytesRead === 0) throw new StoreError('damaged', 'bytes that were written are not there')
+      yield buffer.subarray(0, bytesRead)
+      at += bytesRead
+    }
   }
 
   /** A writer of this same store has taken the upload over: from now on nothing of this one counts. */

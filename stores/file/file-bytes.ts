@@ -48,6 +48,8 @@ export class FileBytes implements ByteStore {
     'creation-defer-length',
     'termination',
     'expiration',
+    'checksum',
+    'checksum-trailer',
   ]
   readonly layout: FileLayout
   readonly #fileSystem: FileSystem

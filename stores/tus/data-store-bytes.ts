@@ -28,6 +28,8 @@ export const notPromised = {
   'free-position': 'Bytes come in order, as a stream.',
   checkpoints: 'While a body is running the store is asked how far it is; it may be behind what was written.',
   uncommitted: 'Bytes that were not committed may be kept: the store writes them as they come.',
+  'read-back':
+    "What was handed over is the store's alone until its write has ended; so there are no checksums.",
   walk: 'A plain store cannot be asked for its uploads.',
 } as const
 

@@ -55,6 +55,19 @@ export function describeAppender(
       expect((await buffer(await other.read(record, 0, whole.length))).equals(whole)).toBe(true)
     })
 
+    promised(exceptions, 'read-back')(
+      '`read` gives bytes that were written, also those that do not count yet',
+      async () => {
+        const content = randomBytes(2_500_000)
+        const large = await store.create(headOf('large'), undefined)
+        await large.write([content], 0)
+        const chunks: Uint8Array[] = []
+        for await (const chunk of large.read(7, content.length)) chunks.push(Uint8Array.from(chunk))
+        expect(Buffer.concat(chunks).equals(content.subarray(7))).toBe(true)
+        await large.close()
+      },
+    )
+
     promised(
       exceptions,
       'free-position',
