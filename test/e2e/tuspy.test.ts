@@ -1,4 +1,4 @@
-// The tus client that Debian has for Python, against the built server: whole, killed and started again, and through a
+// The tus client that Debian has for Python, against the built server: whole, with checksums, killed and started again, and through a
 // death of the server.
 
 import { join } from 'node:path'
@@ -22,6 +22,15 @@ it('sends a file in one request, with metadata in Unicode', async () => {
   const metadata = head.headers.get('upload-metadata')
   expect(metadata).toBe(`filename ${base64('mär chen.txt')},filetype ${base64('text/plain')},empty`)
   await expectContent(url, file.sha256)
+})
+
+it('sends a checksum with every request, and each is accepted', async () => {
+  const { run, file, server } = await setUp()
+  const url = urlOf(await run(8 * MiB, 'checksum'))
+  await expectContent(url, file.sha256)
+  const statuses = () => server.logs().flatMap(({ method, status }) => (method === 'PATCH' ? [status] : []))
+  // A line is written when its response is closed, a moment after the client has it.
+  await expect.poll(statuses).toEqual(Array(6).fill(204))
 })
 
 it('is killed in the middle of a request, and goes on from what had arrived', async () => {
@@ -57,14 +66,21 @@ async function setUp() {
   const server = await startServer({ dir: join(folder, 'uploads') })
   onTestFinished(async () => void (await server.stop()))
   const wire = await startWire(server.port)
-  const start = (chunkBytes: number): Child => {
-    const args = [script, `${wire.url}/files/`, file.path, join(folder, 'urls.json'), String(chunkBytes)]
+  const start = (chunkBytes: number, mode = 'plain'): Child => {
+    const args = [
+      script,
+      `${wire.url}/files/`,
+      file.path,
+      join(folder, 'urls.json'),
+      String(chunkBytes),
+      mode,
+    ]
     const child = startChild(programPath('tuspy'), args)
     onTestFinished(async () => void (await stopChild(child)))
     return child
   }
-  const run = async (chunkBytes: number): Promise<string> => {
-    const child = start(chunkBytes)
+  const run = async (chunkBytes: number, mode = 'plain'): Promise<string> => {
+    const child = start(chunkBytes, mode)
     expect((await child.exited).code, child.output()).toBe(0)
     return child.stdout()
   }

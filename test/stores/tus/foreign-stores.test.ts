@@ -231,6 +231,39 @@ describe('a store that can do nothing but creation', () => {
     expect(String(datastore.bytesOf('given'))).toBe('abc')
   })
 
+  it('does not have the last bytes while onUploadFinish is asked, so nobody sees it finished', async () => {
+    const datastore = new MapStore()
+    const shown: string[] = []
+    const site = await startSite({
+      datastore,
+      onUploadFinish: async (_, { id }) => {
+        for (let turn = 0; turn < 50; turn++) await new Promise((resolve) => setImmediate(resolve))
+        shown.push(
+          `${datastore.bytesOf(id).length < sizeBytes}, ${(await site.server.engine.bytes.look(id))?.mark.state}`,
+        )
+        return {}
+      },
+    })
+    const sizeBytes = 3_000_000
+    const url = await site.create(sizeBytes)
+    expect(await site.append(url, 0, 'x'.repeat(sizeBytes))).toMatchObject({ status: 204 })
+    expect(await site.append(await site.create(sizeBytes), 0, 'x'.repeat(sizeBytes))).toMatchObject({
+      status: 204,
+    })
+    expect(shown).toEqual(['true, open', 'true, open'])
+    expect(datastore.bytesOf(idOf(url)).length).toBe(sizeBytes)
+  })
+
+  it('refuses checksums and concatenation with 400, and stores nothing', async () => {
+    const site = await startSite({ datastore: new MapStore() })
+    const url = await site.create(3)
+    const checksum = { 'Upload-Checksum': 'sha1 qZk+NkcGgWq6PiVxeFDCbJzQ2J0=' }
+    expect(await site.append(url, 0, 'abc', checksum)).toMatchObject({ status: 400 })
+    expect(await site.shown(url)).toBe('0/3')
+    const partial = await site.send('POST', '/files', { 'Upload-Length': 3, 'Upload-Concat': 'partial' })
+    expect(partial).toMatchObject({ status: 400 })
+  })
+
   it('is never asked for ids that could be names of other things', async () => {
     const asked: string[] = []
     class Asked extends MapStore {
