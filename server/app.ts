@@ -88,7 +88,10 @@ export function buildApp({ config, uploads, logger, page }: AppParts): FastifyIn
       headersTimeout: headersTimeoutMs,
       requestTimeout: 0, // an upload may take days; how slow it may be is the byte path's to say
       noDelay: true,
+      requireHostHeader: false, // refused below, by an answer that tus clients understand
     })
+    // Beyond 2000 headers Node would drop the rest unseen, a checksum among them; their size is limited in any case.
+    server.maxHeadersCount = 0
     const begin = (req: IncomingMessage, res: ServerResponse) => {
       running.add(req, res)
       logWhenClosed(req, res, logger)
@@ -96,7 +99,8 @@ export function buildApp({ config, uploads, logger, page }: AppParts): FastifyIn
     }
     const onRequest = (req: IncomingMessage, res: ServerResponse) => {
       begin(req, res)
-      handler(req, res)
+      if (isHostClear(req)) handler(req, res)
+      else refuseRaw(req, res, 'host-unclear')
     }
     server.on('request', onRequest)
     answerExpectations(server, {
@@ -124,6 +128,13 @@ export function buildApp({ config, uploads, logger, page }: AppParts): FastifyIn
     if (hasBody(req)) reply.header('connection', 'close')
     return reply.code(status).headers(headers).send(body)
   }
+}
+
+/** RFC 9112, 3.2: a request of HTTP/1.1 names one host, no request names two. */
+function isHostClear({ rawHeaders, httpVersion }: IncomingMessage): boolean {
+  let hosts = 0
+  for (let i = 0; i < rawHeaders.length; i += 2) if (rawHeaders[i]!.toLowerCase() === 'host') hosts++
+  return hosts === 1 || (hosts === 0 && httpVersion === '1.0')
 }
 
 function hasBody({ headers }: IncomingMessage): boolean {

@@ -1,31 +1,37 @@
-/** Which request runs on which connection, from its headers until its response is closed. */
+/**
+ * Which requests run on which connection, each from its headers until its response is closed. There may be several:
+ * clients send the next ones before the first is answered.
+ */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { factsOf, type RequestFacts } from './request-facts.ts'
 
 interface Running {
+  readonly req: IncomingMessage
   readonly res: ServerResponse
   readonly facts: RequestFacts
 }
 
 export class RunningRequests {
-  readonly #bySocket = new WeakMap<Socket, Running>()
+  readonly #bySocket = new WeakMap<Socket, Set<Running>>()
   #count = 0
   #onNone: (() => void)[] = []
 
   add(req: IncomingMessage, res: ServerResponse): void {
-    const running = { res, facts: factsOf(req) }
+    const running = { req, res, facts: factsOf(req) }
     const { socket } = req
-    this.#bySocket.set(socket, running)
+    const all = this.#bySocket.get(socket) ?? new Set()
+    this.#bySocket.set(socket, all.add(running))
     this.#count++
     res.once('close', () => {
       if (--this.#count === 0) for (const resolve of this.#onNone.splice(0)) resolve()
-      if (this.#bySocket.get(socket) === running) this.#bySocket.delete(socket)
+      all.delete(running)
     })
   }
 
-  on(socket: Socket): Running | undefined {
-    return this.#bySocket.get(socket)
+  /** In the order in which they came, and will be answered. */
+  on(socket: Socket): Running[] {
+    return [...(this.#bySocket.get(socket) ?? [])]
   }
 
   /** Resolves as soon as no request runs. */

@@ -218,11 +218,9 @@ export class Besieged {
     const count = said().length
     this.server.signal('SIGUSR2')
     await vi.waitFor(() => expect(said().length).toBeGreaterThan(count), { timeout: 10_000, interval: 10 })
-    const { held, heapBytes, rssBytes } = said().at(-1)?.inside as Omit<Held, 'sockets'> & {
-      held: Record<string, number>
-    }
+    const inside = said().at(-1)!.inside as Omit<Held, 'files'>
     const files = (await readdir(`/proc/${this.server.pid}/fd`)).length
-    return { sockets: held.TCPSocketWrap ?? 0, timers: held.Timeout ?? 0, heapBytes, rssBytes, files }
+    return { ...inside, files }
   }
 }
 

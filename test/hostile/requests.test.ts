@@ -89,12 +89,12 @@ describe('any headers', () => {
   })
 
   for (const [what, head] of [
-    ['no host', 'HEAD /files/x HTTP/1.1\r\nTus-Resumable: 1.0.0\r\n\r\n'],
-    ['two hosts', 'HEAD /files/x HTTP/1.1\r\nHost: a\r\nHost: b\r\nTus-Resumable: 1.0.0\r\n\r\n'],
+    ['no host', 'GET /files/x HTTP/1.1\r\nTus-Resumable: 1.0.0\r\n\r\n'],
+    ['two hosts', 'GET /files/x HTTP/1.1\r\nHost: a\r\nHost: b\r\nTus-Resumable: 1.0.0\r\n\r\n'],
     ['the method CONNECT', 'CONNECT example:443 HTTP/1.1\r\nHost: example:443\r\n\r\n'],
     ['the preface of HTTP/2', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'],
     ['TLS', '\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03'],
-    ['HTTP/0.9', 'GET /files/x\r\n'],
+    ['HTTP/0.9', 'GET /files/x\r\n\r\n'],
     ['HTTP/3.7', 'GET /files/x HTTP/3.7\r\nHost: a\r\n\r\n'],
   ] as const)
     it(`with ${what} are answered by a refusal`, async () => {
