@@ -19,13 +19,11 @@ export class RunningRequests {
 
   add(req: IncomingMessage, res: ServerResponse): void {
     const running = { req, res, facts: factsOf(req) }
-    const { socket } = req
-    const all = this.#bySocket.get(socket) ?? new Set()
-    this.#bySocket.set(socket, all.add(running))
+    const all = this.#allOn(req.socket).add(running)
     this.#count++
     res.once('close', () => {
-      if (--this.#count === 0) for (const resolve of this.#onNone.splice(0)) resolve()
       all.delete(running)
+      if (--this.#count === 0) for (const resolve of this.#onNone.splice(0)) resolve()
     })
   }
 
@@ -37,5 +35,26 @@ export class RunningRequests {
   /** Resolves as soon as no request runs. */
   async none(): Promise<void> {
     if (this.#count > 0) await new Promise<void>((resolve) => this.#onNone.push(resolve))
+  }
+
+  #allOn(socket: Socket): Set<Running> {
+    let all = this.#bySocket.get(socket)
+    if (all === undefined) {
+      all = new Set()
+      this.#bySocket.set(socket, all)
+      socket.once('close', () => process.nextTick(() => this.#closeWaiting(socket)))
+    }
+    return all
+  }
+
+  /**
+   * When a connection ends, Node closes the response whose turn it was. Those behind it would never learn that they have
+   * no reader: they would keep their files open, and this server from ending.
+   */
+  #closeWaiting(socket: Socket): void {
+    for (const { res } of this.on(socket)) {
+      res.destroyed = true
+      res.emit('close')
+    }
   }
 }
