@@ -2,6 +2,7 @@
 // letter, has a wrong length, lacks what every answer must carry, or says more than it should, is an error.
 
 import { connect, type Socket } from 'node:net'
+import { deferred } from '../support/deferred.ts'
 
 export interface Answer {
   readonly status: number
@@ -17,6 +18,9 @@ export class Wire {
   readonly socket: Socket
   /** Resolves when nothing more can come, however it ended. */
   readonly closed: Promise<void>
+  /** `100 Continue` has come. */
+  readonly continued: Promise<void>
+  readonly #continue = deferred()
   readonly #methods: string[] = []
   readonly #answers: Answer[] = []
   readonly #listeners = new Set<() => void>()
@@ -27,6 +31,7 @@ export class Wire {
   constructor(port: number) {
     this.socket = connect(port, '127.0.0.1')
     this.socket.setNoDelay(true)
+    this.continued = this.#continue.promise
     this.closed = new Promise((resolve) => this.socket.once('close', () => resolve()))
     this.socket.on('error', () => undefined) // It ends the connection, and that is what counts.
     this.socket.on('data', (data) => {
@@ -126,6 +131,7 @@ export class Wire {
         if (!found) break
         this.#input = found.rest
         if (found.answer) this.#answers.push(found.answer)
+        else this.#continue.resolve()
       }
       if (this.#isClosed && this.#input.length > 0)
         throw new Error(`an answer was cut in the middle: ${this.#shown()}`)
