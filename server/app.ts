@@ -20,6 +20,7 @@ import { refusalAnswer } from './host/refusals.ts'
 import { factsOf } from './host/request-facts.ts'
 import { logWhenClosed } from './host/request-log.ts'
 import { RunningRequests } from './host/running-requests.ts'
+import { sendReply } from './host/send-reply.ts'
 import { isBelow, tusMount } from './host/tus-mount.ts'
 import type { UploadRoom } from './host/upload-room.ts'
 import { pathOf } from './protocol/upload-url.ts'
@@ -88,7 +89,10 @@ export function buildApp({ config, uploads, logger, page }: AppParts): FastifyIn
       headersTimeout: headersTimeoutMs,
       requestTimeout: 0, // an upload may take days; how slow it may be is the byte path's to say
       noDelay: true,
+      requireHostHeader: false, // refused below, by an answer that tus clients understand
     })
+    // Beyond 2000 headers Node would drop the rest unseen, a checksum among them; their size is limited in any case.
+    server.maxHeadersCount = 0
     const begin = (req: IncomingMessage, res: ServerResponse) => {
       running.add(req, res)
       logWhenClosed(req, res, logger)
@@ -96,7 +100,8 @@ export function buildApp({ config, uploads, logger, page }: AppParts): FastifyIn
     }
     const onRequest = (req: IncomingMessage, res: ServerResponse) => {
       begin(req, res)
-      handler(req, res)
+      if (isHostClear(req)) handler(req, res)
+      else refuseRaw(req, res, 'host-unclear')
     }
     server.on('request', onRequest)
     answerExpectations(server, {
@@ -113,21 +118,30 @@ export function buildApp({ config, uploads, logger, page }: AppParts): FastifyIn
 
   function refuseRaw(req: IncomingMessage, res: ServerResponse, code: ErrorCode): void {
     const { status, headers, body } = refusalAnswer(code, config.corsAllowOrigin, req.headers.origin)
-    factsOf(req).code = code
-    res.writeHead(status, { ...headers, Connection: 'close' }).end(body)
+    const facts = factsOf(req)
+    facts.code = code
+    const reply = { is: 'answer', status, headers: { ...headers, Connection: 'close' }, body } as const
+    sendReply(req, res, reply, { facts, isEnding: draining }).catch(() => res.destroy())
   }
 
   function refuse(req: IncomingMessage, reply: FastifyReply, code: ErrorCode): FastifyReply {
+    // Fastify would end the connection while the body still comes, and the client would never see why.
+    if (!req.complete) {
+      reply.hijack()
+      refuseRaw(req, reply.raw, code)
+      return reply
+    }
     const { status, headers, body } = refusalAnswer(code, config.corsAllowOrigin, req.headers.origin)
     factsOf(req).code = code
-    // A body that nobody reads would keep its connection from ever being used again.
-    if (hasBody(req)) reply.header('connection', 'close')
     return reply.code(status).headers(headers).send(body)
   }
 }
 
-function hasBody({ headers }: IncomingMessage): boolean {
-  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
+/** RFC 9112, 3.2: a request of HTTP/1.1 names one host, no request names two. */
+function isHostClear({ rawHeaders, httpVersion }: IncomingMessage): boolean {
+  let hosts = 0
+  for (let i = 0; i < rawHeaders.length; i += 2) if (rawHeaders[i]!.toLowerCase() === 'host') hosts++
+  return hosts === 1 || (hosts === 0 && httpVersion === '1.0')
 }
 
 /** `/files`, `/files/` and all below. At the root health checks keep their place; no id of an upload has a slash in it. */

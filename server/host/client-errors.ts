@@ -1,6 +1,6 @@
 /**
- * Requests that Node refuses before anybody sees them (headers too large, not HTTP) get a whole HTTP answer and one log
- * line. A connection that merely died is nobody's error, and never ends the process.
+ * Requests that Node refuses before anybody sees them (headers too large, not HTTP, CONNECT) get a whole HTTP answer, in
+ * their turn, and one log line. A connection that merely died is nobody's error, and never ends the process.
  */
 import { type Server, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
@@ -19,34 +19,59 @@ export function answerClientErrors(
 ): void {
   const refused = new WeakSet<Socket>()
 
-  server.on('clientError', (error: NodeJS.ErrnoException & { rawPacket?: unknown }, stream) => {
-    const socket = stream as Socket
-    // What a refused client still sends fails again, once for every packet.
-    if (refused.has(socket)) return
-    refused.add(socket)
-
-    const code = codeOf(error, socket)
-    const running = options.running.on(socket)
-    if (code === undefined || !socket.writable || running?.res.headersSent) {
-      options.logger.debug({ code: error.code, remoteAddress: socket.remoteAddress }, 'connection lost')
+  function refuse(socket: Socket, code: ErrorCode, reason: string | undefined): void {
+    const { remoteAddress } = socket
+    // A body that breaks belongs to a request that runs; anything else is the beginning of a new one.
+    const broken = options.running.on(socket).find(({ req }) => !req.complete)
+    if (!socket.writable || broken?.res.headersSent) {
+      options.logger.debug({ code: reason, remoteAddress }, 'connection lost')
       socket.destroy()
       return
     }
 
     const { status, headers, body } = refusalAnswer(code, options.allowedOrigins, undefined)
-    if (running) {
+    if (broken) {
       // The request that was cut short has its own line, when its response closes.
-      running.facts.code = code
-      running.facts.status = status
+      broken.facts.code = code
+      broken.facts.status = status
     } else {
-      const { remoteAddress } = socket
-      options.logger.info({ status, code, reason: error.code, remoteAddress }, 'request refused unread')
+      options.logger.info({ status, code, reason, remoteAddress }, 'request refused unread')
     }
     socket.end(
       `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${headerLines({ ...headers, Connection: 'close' })}\r\n${body}`,
     )
     const cut = setTimeout(() => socket.destroy(), lingerMs)
     socket.once('close', () => clearTimeout(cut))
+  }
+
+  /** An answer out of turn would be taken for that of an earlier request. */
+  async function refuseInTurn(socket: Socket, code: ErrorCode, reason: string | undefined): Promise<void> {
+    refused.add(socket)
+    const earlier = options.running.on(socket).filter(({ req }) => req.complete)
+    await Promise.all(
+      earlier.map(({ res }) => new Promise<void>((resolve) => res.once('close', () => resolve()))),
+    )
+    refuse(socket, code, reason)
+  }
+
+  server.on('clientError', (error: NodeJS.ErrnoException, stream) => {
+    const socket = stream as Socket
+    // What a refused client still sends fails again, once for every packet.
+    if (refused.has(socket)) return
+    const code = codeOf(error, socket)
+    if (code !== undefined) {
+      void refuseInTurn(socket, code, error.code)
+      return
+    }
+    options.logger.debug({ code: error.code, remoteAddress: socket.remoteAddress }, 'connection lost')
+    socket.destroy()
+  })
+
+  // Without a listener Node cuts the connection, and the client does not learn why.
+  server.on('connect', (_request, stream) => {
+    stream.on('error', () => undefined)
+    stream.resume()
+    void refuseInTurn(stream as Socket, 'method-unknown', 'CONNECT')
   })
 }
 

@@ -3,6 +3,7 @@
  * bytes in it makes the system reset it, and the client loses the answer that was already on its way.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { sendNodeResponse } from 'srvx/node'
 import type { Reply } from './exchange.ts'
@@ -19,7 +20,11 @@ export async function sendReply(
   reply: Reply,
   { facts, isEnding }: { facts: RequestFacts; isEnding: boolean },
 ): Promise<void> {
-  if (res.destroyed || res.headersSent) return
+  if (res.destroyed || res.headersSent) {
+    // The reader left while the file was being opened; nobody else would close it.
+    if (reply.is === 'answer' && reply.body instanceof Readable) reply.body.destroy()
+    return
+  }
   if (reply.is === 'cut') {
     res.destroy()
     return

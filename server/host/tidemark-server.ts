@@ -293,12 +293,17 @@ export class TidemarkServer extends Server {
         (trustsProxy === undefined || (peer !== undefined && trustsProxy(peer))),
     })
     if (generateUrl) {
-      const url = generateUrl(exchange.request, { ...origin, path: base, id })
+      const url = generateUrl(exchange.request, {
+        ...origin,
+        host: origin.host ?? 'localhost',
+        path: base,
+        id,
+      })
       http.validateHeaderValue('Location', url)
       return url
     }
     const path = `${base}/${encodeURIComponent(id)}`
-    return relativeLocation ? path : `${origin.proto}://${origin.host}${path}`
+    return relativeLocation || origin.host === undefined ? path : `${origin.proto}://${origin.host}${path}`
   }
 
   readonly #events = {

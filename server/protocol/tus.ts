@@ -194,8 +194,11 @@ function parseBody(headers: RequestHeaders): {
   isBytes: boolean
   length: number | undefined
 } {
-  const isChunked = headers['transfer-encoding'] !== undefined
-  const length = isChunked ? undefined : (parseCount(one(headers, 'content-length')) ?? 0)
+  const coding = one(headers, 'transfer-encoding')?.toLowerCase()
+  // HTTP allows more codings; taken for chunked alone, the bytes of a compressed body would be kept as they are.
+  if (coding !== undefined && coding !== 'chunked') throw new Refusal('coding-unknown')
+  const isChunked = coding !== undefined
+  const length = isChunked ? undefined : parseContentLength(one(headers, 'content-length'))
   const type = one(headers, 'content-type')?.split(';')[0]?.trim().toLowerCase()
   return { isThere: isChunked || length !== 0, isBytes: type === bodyType, length }
 }
@@ -249,6 +252,11 @@ function refuseUnsupported(headers: RequestHeaders, names: readonly string[]): v
 function idOf(target: Target): string {
   if (target.is !== 'upload') throw new Refusal('not-found')
   return target.id
+}
+
+/** HTTP has larger bodies than there are uploads: they are longer than anything, not empty. */
+function parseContentLength(text = '0'): number {
+  return parseCount(text) ?? Number.POSITIVE_INFINITY
 }
 
 /** A whole number from 0 to 2^53-1 in plain digits. */

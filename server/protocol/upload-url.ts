@@ -22,19 +22,23 @@ export function pathOf(url: string): string {
   return withoutOrigin.replace(/[?#].*$/s, '') || '/'
 }
 
-/** Scheme and host as the client sees them: `Forwarded` first, then `X-Forwarded-*`, lists by their first element. */
+/**
+ * Scheme and host as the client sees them: `Forwarded` first, then `X-Forwarded-*`, lists by their first element.
+ * Without a host where the client named none, or nothing that can stand in a URL.
+ */
 export function originOf(
   headers: RequestHeaders,
   { isEncrypted, trustsForwarded }: { isEncrypted: boolean; trustsForwarded: boolean },
-): { proto: 'http' | 'https'; host: string } {
+): { proto: 'http' | 'https'; host: string | undefined } {
   const forwarded = trustsForwarded ? parseForwarded(first(headers.forwarded)) : {}
   const proto = (
     forwarded.proto ?? (trustsForwarded ? first(headers['x-forwarded-proto']) : undefined)
   )?.toLowerCase()
   const host = forwarded.host ?? (trustsForwarded ? first(headers['x-forwarded-host']) : undefined)
+  const own = single(headers.host)
   return {
     proto: proto === 'http' || proto === 'https' ? proto : isEncrypted ? 'https' : 'http',
-    host: isHost(host) ? host : (single(headers.host) ?? 'localhost'),
+    host: isHost(host) ? host : isHost(own) ? own : undefined,
   }
 }
 

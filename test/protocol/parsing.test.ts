@@ -186,7 +186,10 @@ describe('originOf', () => {
     [
       [{ host }, false, false, 'http://inner:1080'],
       [{ host }, false, true, 'https://inner:1080'],
-      [{}, false, false, 'http://localhost'],
+      [{}, false, false, 'nowhere'],
+      [{ host: '' }, false, false, 'nowhere'],
+      [{ host: 'a/../b' }, false, false, 'nowhere'],
+      [{ host: 'a@b', 'x-forwarded-host': 'c' }, true, false, 'http://c'],
       [{ host, 'x-forwarded-proto': 'https', 'x-forwarded-host': 'a' }, false, false, 'http://inner:1080'],
       [{ host, 'x-forwarded-proto': 'https', 'x-forwarded-host': 'a' }, true, false, 'https://a'],
       [{ host, 'x-forwarded-proto': 'HTTPS , http', 'x-forwarded-host': ' a , b' }, true, false, 'https://a'],
@@ -202,7 +205,7 @@ describe('originOf', () => {
   for (const [headers, trustsForwarded, isEncrypted, expected] of table)
     it(`${JSON.stringify(headers)}, ${trustsForwarded ? '' : 'not '}trusted, is ${expected}`, () => {
       const origin = originOf(headers, { isEncrypted, trustsForwarded })
-      expect(`${origin.proto}://${origin.host}`).toBe(expected)
+      expect(origin.host === undefined ? 'nowhere' : `${origin.proto}://${origin.host}`).toBe(expected)
     })
 })
 
