@@ -34,6 +34,8 @@ const rules: Record<string, Rule> = {
   'stores/file': { ours: /^stores\/[^/]+$/, others: notForStores },
   'stores/local': { ours: /^stores\/[^/]+$/, others: notForStores },
   'stores/redis': { ours: /^stores\/[^/]+$/, others: notForStores },
+  // Ids, @tus uploads and errors of the system are for every store what they are for the files.
+  'stores/tus': { ours: /^stores\/([^/]+|file\/file-(layout|store|system)\.ts)$/, others: notForStores },
 }
 
 describe.each(Object.entries(rules))('%s', (room, { ours, others }) => {
