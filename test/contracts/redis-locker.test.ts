@@ -102,7 +102,7 @@ describe('a lock in Redis', () => {
   })
 
   it('is lost when somebody else took it away, and giving it back leaves the other one alone', async () => {
-    const { locker } = await server({ leaseMs: 500 })
+    const { locker } = await server({ leaseMs: 3000 })
     const other = await server()
     const lock = await locker.acquire('u', wait)
     await redis.command('DEL', 't:lock:{u}')
