@@ -2,8 +2,10 @@
  * The tus dialect, protocol 1.0.0: requests to commands, outcomes to answers. Pure; every rule cites its clause.
  * https://tus.io/protocols/resumable-upload
  */
+import type { UploadRecord } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
-import type { AppendCommand, Command, CreateCommand, Outcome } from './messages.ts'
+import { parseConcat } from './concat.ts'
+import type { AppendCommand, Command, ConcatCommand, CreateCommand, Outcome } from './messages.ts'
 import { parseMetadata } from './metadata.ts'
 
 const tusVersion = '1.0.0'
@@ -35,14 +37,24 @@ export function methodOf(method: string, headers: RequestHeaders): string {
   return override ? override.toUpperCase() : method
 }
 
+export interface ParseOptions {
+  /** The id of the upload that a URL in a header means. Undefined where uploads can not be concatenated. */
+  readonly idOfUrl?: ((url: string) => string | undefined) | undefined
+}
+
 /** Reads a request, or throws the Refusal that answers it. */
-export function parseTus(method: string, target: Target, headers: RequestHeaders): Command {
+export function parseTus(
+  method: string,
+  target: Target,
+  headers: RequestHeaders,
+  options: ParseOptions = {},
+): Command {
   if (method === 'OPTIONS') return { do: 'options' }
   checkVersion(method, headers)
   switch (method) {
     case 'POST':
       if (target.is !== 'collection') throw new Refusal('not-found')
-      return parseCreate(headers)
+      return parseCreate(headers, options)
     case 'HEAD':
       return { do: 'offset', id: idOf(target) }
     case 'PATCH':
@@ -71,7 +83,7 @@ export function renderTus(
       return { status: 200, headers }
     case 'created':
       headers.Location = created.location
-      if (created.withOffset || outcome.record.mark.state === 'finished')
+      if ((created.withOffset && !isWaiting(outcome.record)) || outcome.record.mark.state === 'finished')
         headers['Upload-Offset'] = String(outcome.record.mark.offset)
       return { status: 201, headers: withExpiry(headers, outcome.expiresAt) }
     case 'appended':
@@ -80,9 +92,11 @@ export function renderTus(
     case 'offset': {
       const { head, mark } = outcome.record
       headers['Cache-Control'] = 'no-store'
-      headers['Upload-Offset'] = String(mark.offset)
-      if (mark.length === undefined) headers['Upload-Defer-Length'] = '1'
-      else headers['Upload-Length'] = String(mark.length)
+      // Concatenation: a final has no offset, and says nothing of a length to come, until its parts are finished.
+      if (!isWaiting(outcome.record)) headers['Upload-Offset'] = String(mark.offset)
+      if (mark.length !== undefined) headers['Upload-Length'] = String(mark.length)
+      else if (!isWaiting(outcome.record)) headers['Upload-Defer-Length'] = '1'
+      if (head.concat !== undefined) headers['Upload-Concat'] = head.concat
       if (head.metadata !== undefined) headers['Upload-Metadata'] = head.metadata
       return { status: 200, headers: withExpiry(headers, outcome.expiresAt) }
     }
@@ -91,6 +105,11 @@ export function renderTus(
     case 'refused':
       return renderRefusal(outcome.refusal, headers)
   }
+}
+
+/** A final that is not made yet. */
+function isWaiting({ head, mark }: UploadRecord): boolean {
+  return head.parts !== undefined && mark.state === 'open'
 }
 
 function renderRefusal(refusal: Refusal, headers: Record<string, string>): Answer {
@@ -117,9 +136,20 @@ function checkVersion(method: string, headers: RequestHeaders): void {
   if (['POST', 'HEAD', 'PATCH', 'DELETE'].includes(method)) throw new Refusal('version-missing')
 }
 
-function parseCreate(headers: RequestHeaders): CreateCommand {
-  refuseUnsupported(headers, ['upload-concat', 'upload-checksum'])
+function parseCreate(
+  headers: RequestHeaders,
+  { idOfUrl }: ParseOptions,
+): CreateCommand | ConcatCommand {
+  refuseUnsupported(headers, idOfUrl ? ['upload-checksum'] : ['upload-concat', 'upload-checksum'])
   const body = parseBody(headers)
+  const asSent = one(headers, 'upload-concat')
+  const concat = asSent === undefined ? undefined : parseConcat(asSent, idOfUrl!)
+  if (concat?.is === 'final') {
+    if (headers['upload-length'] !== undefined || headers['upload-defer-length'] !== undefined)
+      throw new Refusal('concat-length')
+    if (body.isThere) throw new Refusal('concat-body')
+    return { do: 'concat', asSent: asSent!, parts: concat.parts, metadata: parseCreationMetadata(headers) }
+  }
   if (body.isThere && !body.isBytes) throw new Refusal('content-type')
   return {
     do: 'create',
@@ -128,6 +158,7 @@ function parseCreate(headers: RequestHeaders): CreateCommand {
     isBytes: body.isBytes,
     hasBody: body.isThere,
     contentLength: body.length,
+    ...(concat && { partial: asSent }),
   }
 }
 
