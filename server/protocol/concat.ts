@@ -19,7 +19,9 @@ export function parseConcat(header: string, idOfUrl: (url: string) => string | u
   const parts = urls.map((url, index) => {
     const id = idOfUrl(url)
     if (id === undefined)
-      throw new Refusal('part-unknown', { detail: `part ${index + 1} of this final upload is no upload of this server` })
+      throw new Refusal('part-unknown', {
+        detail: `part ${index + 1} of this final upload is no upload of this server`,
+      })
     return id
   })
   return { is: 'final', parts }

@@ -136,10 +136,7 @@ function checkVersion(method: string, headers: RequestHeaders): void {
   if (['POST', 'HEAD', 'PATCH', 'DELETE'].includes(method)) throw new Refusal('version-missing')
 }
 
-function parseCreate(
-  headers: RequestHeaders,
-  { idOfUrl }: ParseOptions,
-): CreateCommand | ConcatCommand {
+function parseCreate(headers: RequestHeaders, { idOfUrl }: ParseOptions): CreateCommand | ConcatCommand {
   refuseUnsupported(headers, idOfUrl ? ['upload-checksum'] : ['upload-concat', 'upload-checksum'])
   const body = parseBody(headers)
   const asSent = one(headers, 'upload-concat')

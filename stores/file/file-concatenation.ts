@@ -116,7 +116,9 @@ export class FileConcatenation implements Concatenation {
   }
 
   async #clone(final: Appender, { head, mark }: UploadRecord): Promise<boolean> {
-    return final instanceof FileAppender && (await final.cloneFrom(this.#layout.data(head.id, mark.generation)))
+    return (
+      final instanceof FileAppender && (await final.cloneFrom(this.#layout.data(head.id, mark.generation)))
+    )
   }
 
   /** Copies what is missing of a part, whose first byte is byte `begin` of the final. */

@@ -1,0 +1,258 @@
+/**
+ * Finals: uploads that are made of others. What the client asked for is checked and noted here; the bytes are the
+ * business of the assemblies.
+ *
+ * A final stands in its mark before it is tied to its parts, and is answered after. Who repeats the request is given
+ * the same one: by its id, which follows from the request, or by the ties, where somebody else names uploads.
+ */
+import { createHash } from 'node:crypto'
+import { StoreError, type UploadHead, type UploadRecord } from '../../stores/contracts.ts'
+import { Refusal } from '../errors.ts'
+import type { ConcatCommand, Outcome } from '../protocol/messages.ts'
+import { Assemblies, type AssemblyContext } from './assembly.ts'
+import type { UploadRequest } from './engine.ts'
+import { isPart, isWaiting, type Kin, type Parts } from './kin.ts'
+import { isExpired } from './rules.ts'
+
+/** Longer than this nobody waits for an answer; proxies give up after a minute. The final is then finished behind it. */
+const answerWithinMs = 30_000
+
+export interface ConcatContext extends AssemblyContext {
+  expire(id: string, now: number): Promise<boolean>
+}
+
+export class Concatenator {
+  readonly #context: ConcatContext
+  readonly assemblies: Assemblies
+  readonly kin: Kin
+
+  constructor(context: ConcatContext) {
+    this.#context = context
+    this.kin = context.kin
+    this.assemblies = new Assemblies(context)
+  }
+
+  async create(command: ConcatCommand, request: UploadRequest): Promise<Outcome> {
+    const key = keyOf(command)
+    const tied = await this.#tiedToAll(command.parts, key)
+    const suggested = key.slice(0, 40)
+    const id = tied?.head.id ?? (await request.nameUpload(command.metadata, suggested))
+    // An id of somebody's own making may stand for other parts by now.
+    const named = tied ?? (id === suggested ? await this.#find(id, key) : undefined)
+    if (named) {
+      await request.repeated(named.head.id)
+      if (isWaiting(named)) await this.#tie(named)
+      return this.#answer(named, request)
+    }
+    const { asSent: concat, parts: ids } = command
+    const draft = { id, createdAt: Date.now(), dialect: 'tus', concat, parts: ids, concatKey: key } as const
+    const parts = await this.#checkParts(draft, await request.maxBytes(id))
+    const metadata = await request.beforeCreate(withMetadata(draft, command.metadata), parts.length)
+    const head = withMetadata(draft, metadata)
+    const { record, isNew } = await this.#make(head, parts.length, request)
+    if (isNew) request.created(record)
+    return this.#answer(record, request)
+  }
+
+  /** What is known of a final, without disturbing anybody. */
+  async offset(record: UploadRecord): Promise<Outcome> {
+    const expiresAt = await this.kin.expiresAt(record)
+    if (!isWaiting(record)) return { is: 'offset', record, expiresAt }
+    const { length, areFinished } = await this.kin.partsOf(record.head.parts!)
+    // Whoever was to finish it may be gone.
+    if (areFinished) this.assemblies.finishSoon(record.head.id)
+    const known = length === undefined ? record : { ...record, mark: { ...record.mark, length } }
+    return { is: 'offset', record: known, expiresAt }
+  }
+
+  /** To be called when a part is finished and let go: it may have been the last one that a final waits for. */
+  partFinished(id: string): void {
+    this.assemblies.inBackground(id, async () => {
+      for (const { head } of await this.kin.waitingFor(id)) this.assemblies.finishSoon(head.id)
+    })
+  }
+
+  /** Does for an upload what may have been left undone: by a server that died, or by this one when it was stopped. */
+  async goOn(record: UploadRecord): Promise<void> {
+    const { id } = record.head
+    if (isWaiting(record)) {
+      await this.#tie(record).catch((error: unknown) => {
+        // A part is gone for good, so the final expires some day; no other reason is one to be silent about.
+        if (!(error instanceof Refusal)) throw error
+      })
+      this.assemblies.finishSoon(id)
+    } else if (this.#context.removesParts && isPart(record.head) && record.mark.state === 'finished') {
+      if (await this.kin.hasServed(id)) await this.assemblies.removePart(id)
+    }
+  }
+
+  /** Takes the ties of a final away that is gone. */
+  async forget({ id, parts, concatKey }: UploadHead): Promise<void> {
+    for (const part of new Set(parts)) await this.#context.ties.untie(part, concatKey!, id)
+  }
+
+  /** Answers a creation: finished when all parts are, and that does not take too long. */
+  async #answer(record: UploadRecord, request: UploadRequest): Promise<Outcome> {
+    let isAnswered = false
+    let timer: NodeJS.Timeout | undefined
+    const timeout = new Promise<undefined>((resolve) => {
+      timer = setTimeout(() => {
+        isAnswered = true
+        resolve(undefined)
+      }, answerWithinMs)
+    })
+    const { id } = record.head
+    const finishing = this.assemblies.finish(id, request, () => isAnswered)
+    try {
+      const now = (await Promise.race([finishing, timeout])) ?? record
+      return { is: 'created', record: now, expiresAt: await this.kin.expiresAt(now) }
+    } finally {
+      clearTimeout(timer)
+      if (isAnswered) this.assemblies.inBackground(id, async () => void (await finishing))
+    }
+  }
+
+  async #make(
+    head: UploadHead,
+    length: number | undefined,
+    request: UploadRequest,
+  ): Promise<{ record: UploadRecord; isNew: boolean }> {
+    const { bytes, locker, settings } = this.#context
+    const { id } = head
+    const lock = await locker.acquire(id, {
+      timeoutMs: settings.acquireLockTimeoutMs,
+      signal: AbortSignal.any([request.signal, this.#context.draining]),
+    })
+    let record: UploadRecord | undefined
+    let isNew = true
+    try {
+      try {
+        const appender = await bytes.create(head, length)
+        record = appender.record
+        await appender.close()
+      } catch (error) {
+        const other = await this.#sameWaiting(error, head)
+        if (other === undefined) throw error
+        record = other
+        isNew = false
+      }
+      try {
+        await this.#tie(record)
+      } catch (error) {
+        if (isNew) await this.#undo(record)
+        record = undefined
+        throw error
+      }
+    } finally {
+      if (record && isNew) await this.assemblies.putRecord(record, lock)
+      await lock.release()
+    }
+    return { record, isNew }
+  }
+
+  /** Somebody, or a server that died, has made the same final: it is as good. */
+  async #sameWaiting(error: unknown, { id, concatKey }: UploadHead): Promise<UploadRecord | undefined> {
+    if (!(error instanceof StoreError) || error.code !== 'exists') return undefined
+    const other = await this.#find(id, concatKey!)
+    return other && isWaiting(other) && other.mark.offset === 0 ? other : undefined
+  }
+
+  async #undo({ head }: UploadRecord): Promise<void> {
+    try {
+      await this.forget(head)
+      await this.#context.remove(head.id)
+    } catch (error) {
+      this.#context.report({ is: 'left-behind', id: head.id, error })
+    }
+  }
+
+  /** Ties a final to all its parts. Afterwards nobody removes one as long as it waits. */
+  async #tie({ head }: UploadRecord): Promise<void> {
+    const { ties, bytes } = this.#context
+    for (const part of new Set(head.parts)) {
+      const tied = await ties.tie(part, head.concatKey!, head.id)
+      if (tied === 'sealed') throw unknownPart(head.parts!, part)
+      if (tied !== 'tied') {
+        const other = await bytes.look(tied.takenBy)
+        if (other?.head.concatKey === head.concatKey && other && !isGone(other)) throw new Refusal('exists')
+        // What is left of a final that is gone.
+        await ties.untie(part, head.concatKey!, tied.takenBy)
+        if ((await ties.tie(part, head.concatKey!, head.id)) !== 'tied') throw new Refusal('exists')
+      }
+      const record = await bytes.look(part)
+      if (record === undefined || isGone(record)) {
+        await ties.untie(part, head.concatKey!, head.id)
+        throw unknownPart(head.parts!, part)
+      }
+    }
+  }
+
+  /** The final that is tied to every part under this key. */
+  async #tiedToAll(parts: readonly string[], key: string): Promise<UploadRecord | undefined> {
+    const id = await this.#context.ties.tiedTo(parts[0]!, key)
+    if (id === undefined) return undefined
+    for (const part of new Set(parts))
+      if ((await this.#context.ties.tiedTo(part, key)) !== id) return undefined
+    return this.#find(id, key)
+  }
+
+  /** A final that is there and was made by the same request. */
+  async #find(id: string, key: string): Promise<UploadRecord | undefined> {
+    const record = await this.#context.bytes.look(id)
+    if (record?.head.concatKey !== key || isGone(record)) return undefined
+    const isOver = (await this.kin.expiresAt(record)) ?? Number.POSITIVE_INFINITY
+    if (isOver > Date.now()) return record
+    await this.#context.expire(id, Date.now())
+    return undefined
+  }
+
+  async #checkParts({ parts: ids = [], owner }: UploadHead, maxBytes: number): Promise<Parts> {
+    const parts = await this.kin.partsOf(ids)
+    const now = Date.now()
+    for (const [index, record] of parts.records.entries()) {
+      const isLost = record === undefined || isGone(record) || (await this.#isExpired(record, now))
+      // Somebody else's upload is not shown, not even by how it is refused.
+      if (isLost || record.head.owner !== owner) throw unknownPart(ids, ids[index]!)
+      if (!isPart(record.head)) throw refusedPart('part-not-partial', index, whatIs(record.head))
+    }
+    if (parts.leastLength > maxBytes)
+      throw new Refusal('too-large', {
+        detail: `the parts are more than the largest upload that is accepted here, ${maxBytes} bytes`,
+      })
+    return parts
+  }
+
+  async #isExpired(record: UploadRecord, now: number): Promise<boolean> {
+    if (!isExpired(record, this.#context.settings.expiry, now)) return false
+    return ((await this.kin.expiresAt(record)) ?? Number.POSITIVE_INFINITY) <= now
+  }
+}
+
+/** Names a request: whoever sends the same again has not got its answer. Ids can not have the separators in them. */
+function keyOf({ parts, metadata }: ConcatCommand): string {
+  return createHash('sha256')
+    .update(JSON.stringify([parts, metadata ?? null]))
+    .digest('hex')
+}
+
+function isGone({ mark }: UploadRecord): boolean {
+  return mark.state === 'terminated' || mark.state === 'failed'
+}
+
+function whatIs(head: UploadHead): string {
+  return head.parts === undefined
+    ? 'was not created with "Upload-Concat: partial"'
+    : 'is itself a final upload'
+}
+
+function unknownPart(ids: readonly string[], id: string): Refusal {
+  return refusedPart('part-unknown', ids.indexOf(id), 'is not there')
+}
+
+function refusedPart(code: 'part-unknown' | 'part-not-partial', index: number, what: string): Refusal {
+  return new Refusal(code, { detail: `part ${index + 1} of this final upload ${what}` })
+}
+
+function withMetadata(head: UploadHead, metadata: string | undefined): UploadHead {
+  return metadata === undefined ? head : { ...head, metadata }
+}
