@@ -56,7 +56,8 @@ describe('OPTIONS', () => {
       headers: {
         'tus-version': '1.0.0',
         'tus-max-size': '1000',
-        'tus-extension': 'creation,creation-with-upload,creation-defer-length,termination,expiration',
+        'tus-extension':
+          'creation,creation-with-upload,creation-defer-length,termination,expiration,concatenation,concatenation-unfinished',
       },
     })
   })
