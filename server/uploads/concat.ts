@@ -34,24 +34,23 @@ export class Concatenator {
 
   async create(command: ConcatCommand, request: UploadRequest): Promise<Outcome> {
     const key = keyOf(command)
-    const tied = await this.#tiedToAll(command.parts, key)
     const suggested = key.slice(0, 40)
+    const tied = await this.#tiedToAll(command.parts, key)
     const id = tied?.head.id ?? (await request.nameUpload(command.metadata, suggested))
     // An id of somebody's own making may stand for other parts by now.
-    const named = tied ?? (id === suggested ? await this.#find(id, key) : undefined)
-    if (named) {
-      await request.repeated(named.head.id)
-      if (isWaiting(named)) await this.#tie(named)
-      return this.#answer(named, request)
+    const made = tied ?? (id === suggested ? await this.#find(id, key) : undefined)
+    if (made) return this.#repeat(made, request)
+    try {
+      return await this.#createNew(id, key, command, request)
+    } catch (error) {
+      if (!isTaken(error)) throw error
+      // By the same request, which came twice at a time,
+      const other = (await this.#tiedToAll(command.parts, key)) ?? (await this.#find(suggested, key))
+      if (other) return this.#repeat(other, request)
+      // or by what a creation left that was cut off, until it is swept.
+      if (id !== suggested) throw error
+      return this.#createNew(await request.nameUpload(command.metadata), key, command, request)
     }
-    const { asSent: concat, parts: ids } = command
-    const draft = { id, createdAt: Date.now(), dialect: 'tus', concat, parts: ids, concatKey: key } as const
-    const parts = await this.#checkParts(draft, await request.maxBytes(id))
-    const metadata = await request.beforeCreate(withMetadata(draft, command.metadata), parts.length)
-    const head = withMetadata(draft, metadata)
-    const { record, isNew } = await this.#make(head, parts.length, request)
-    if (isNew) request.created(record)
-    return this.#answer(record, request)
   }
 
   /** What is known of a final, without disturbing anybody. */
@@ -91,6 +90,27 @@ export class Concatenator {
     for (const part of new Set(parts)) await this.#context.ties.untie(part, concatKey!, id)
   }
 
+  async #createNew(
+    id: string,
+    key: string,
+    { asSent: concat, parts: ids, metadata: asked }: ConcatCommand,
+    request: UploadRequest,
+  ): Promise<Outcome> {
+    const draft = { id, createdAt: Date.now(), dialect: 'tus', concat, parts: ids, concatKey: key } as const
+    const parts = await this.#checkParts(draft, await request.maxBytes(id))
+    const metadata = await request.beforeCreate(withMetadata(draft, asked), parts.length)
+    const record = await this.#make(withMetadata(draft, metadata), parts.length, request)
+    request.created(record)
+    return this.#answer(record, request)
+  }
+
+  /** The answer to this creation was lost, or another server died over it. */
+  async #repeat(record: UploadRecord, request: UploadRequest): Promise<Outcome> {
+    await request.repeated(record.head.id)
+    if (isWaiting(record)) await this.#tie(record)
+    return this.#answer(record, request)
+  }
+
   /** Answers a creation: finished when all parts are, and that does not take too long. */
   async #answer(record: UploadRecord, request: UploadRequest): Promise<Outcome> {
     let isAnswered = false
@@ -112,49 +132,27 @@ export class Concatenator {
     }
   }
 
-  async #make(
-    head: UploadHead,
-    length: number | undefined,
-    request: UploadRequest,
-  ): Promise<{ record: UploadRecord; isNew: boolean }> {
-    const { bytes, locker, settings } = this.#context
-    const { id } = head
-    const lock = await locker.acquire(id, {
+  async #make(head: UploadHead, length: number | undefined, request: UploadRequest): Promise<UploadRecord> {
+    const { bytes, locker, settings, draining } = this.#context
+    const lock = await locker.acquire(head.id, {
       timeoutMs: settings.acquireLockTimeoutMs,
-      signal: AbortSignal.any([request.signal, this.#context.draining]),
+      signal: AbortSignal.any([request.signal, draining]),
     })
-    let record: UploadRecord | undefined
-    let isNew = true
     try {
-      try {
-        const appender = await bytes.create(head, length)
-        record = appender.record
-        await appender.close()
-      } catch (error) {
-        const other = await this.#sameWaiting(error, head)
-        if (other === undefined) throw error
-        record = other
-        isNew = false
-      }
+      const appender = await bytes.create(head, length)
+      const { record } = appender
+      await appender.close()
       try {
         await this.#tie(record)
       } catch (error) {
-        if (isNew) await this.#undo(record)
-        record = undefined
+        await this.#undo(record)
         throw error
       }
+      await this.assemblies.putRecord(record, lock)
+      return record
     } finally {
-      if (record && isNew) await this.assemblies.putRecord(record, lock)
       await lock.release()
     }
-    return { record, isNew }
-  }
-
-  /** Somebody, or a server that died, has made the same final: it is as good. */
-  async #sameWaiting(error: unknown, { id, concatKey }: UploadHead): Promise<UploadRecord | undefined> {
-    if (!(error instanceof StoreError) || error.code !== 'exists') return undefined
-    const other = await this.#find(id, concatKey!)
-    return other && isWaiting(other) && other.mark.offset === 0 ? other : undefined
   }
 
   async #undo({ head }: UploadRecord): Promise<void> {
@@ -233,6 +231,11 @@ function keyOf({ parts, metadata }: ConcatCommand): string {
   return createHash('sha256')
     .update(JSON.stringify([parts, metadata ?? null]))
     .digest('hex')
+}
+
+/** Somebody has this id, or the tie of this request. */
+function isTaken(error: unknown): boolean {
+  return (error instanceof StoreError || error instanceof Refusal) && error.code === 'exists'
 }
 
 function isGone({ mark }: UploadRecord): boolean {
