@@ -31,8 +31,6 @@ export interface AssemblyContext extends HoldContext {
   readonly draining: AbortSignal
   readonly kin: Kin
   readonly ties: Concatenation
-  /** Whether parts go when their final is finished. */
-  readonly removesParts: boolean
   /** Stands in for the request where there is none. */
   readonly ownRequest: (id: string) => UploadRequest
   remove(id: string): Promise<void>
@@ -131,7 +129,7 @@ export class Assemblies {
     })
     if (record === undefined) return (await this.#look(id))?.record
     if (isAnswered()) request.finishedLate(record)
-    if (this.#context.removesParts) this.inBackground(id, () => this.#removeParts(record.head.parts!))
+    if (this.#context.settings.removeParts) this.inBackground(id, () => this.#removeParts(record.head.parts!))
     return record
   }
 

@@ -11,7 +11,7 @@ import { Refusal } from '../errors.ts'
 import type { ConcatCommand, Outcome } from '../protocol/messages.ts'
 import { Assemblies, type AssemblyContext } from './assembly.ts'
 import type { UploadRequest } from './engine.ts'
-import { isPart, isWaiting, type Kin, type Parts } from './kin.ts'
+import { isPart, isWaiting, Kin, type Parts } from './kin.ts'
 import { isExpired } from './rules.ts'
 
 /** Longer than this nobody waits for an answer; proxies give up after a minute. The final is then finished behind it. */
@@ -19,6 +19,13 @@ const answerWithinMs = 30_000
 
 export interface ConcatContext extends AssemblyContext {
   expire(id: string, now: number): Promise<boolean>
+}
+
+/** Undefined where the store can not concatenate. */
+export function concatenatorOf(engine: Omit<ConcatContext, 'kin' | 'ties'>): Concatenator | undefined {
+  const { bytes, settings } = engine
+  const ties = bytes.concatenation
+  return ties && new Concatenator({ ...engine, ties, kin: new Kin({ bytes, ties, expiry: settings.expiry }) })
 }
 
 export class Concatenator {
@@ -64,10 +71,11 @@ export class Concatenator {
     return { is: 'offset', record: known, expiresAt }
   }
 
-  /** To be called when a part is finished and let go: it may have been the last one that a final waits for. */
-  partFinished(id: string): void {
-    this.assemblies.inBackground(id, async () => {
-      for (const { head } of await this.kin.waitingFor(id)) this.assemblies.finishSoon(head.id)
+  /** To be called when an upload was let go: it may be the last part that a final waited for. */
+  received({ head, mark }: UploadRecord): void {
+    if (mark.state !== 'finished' || !isPart(head)) return
+    this.assemblies.inBackground(head.id, async () => {
+      for (const final of await this.kin.waitingFor(head.id)) this.assemblies.finishSoon(final.head.id)
     })
   }
 
@@ -80,13 +88,23 @@ export class Concatenator {
         if (!(error instanceof Refusal)) throw error
       })
       this.assemblies.finishSoon(id)
-    } else if (this.#context.removesParts && isPart(record.head) && record.mark.state === 'finished') {
+    } else if (
+      this.#context.settings.removeParts &&
+      isPart(record.head) &&
+      record.mark.state === 'finished'
+    ) {
       if (await this.kin.hasServed(id)) await this.assemblies.removePart(id)
     }
   }
 
-  /** Takes the ties of a final away that is gone. */
-  async forget({ id, parts, concatKey }: UploadHead): Promise<void> {
+  /** Ends what binds finals and parts, before one of them is removed. False while a final needs this part. */
+  async letGo(head: UploadHead): Promise<boolean> {
+    if (isPart(head)) return this.kin.seal(head.id)
+    await this.#untie(head)
+    return true
+  }
+
+  async #untie({ id, parts, concatKey }: UploadHead): Promise<void> {
     for (const part of new Set(parts)) await this.#context.ties.untie(part, concatKey!, id)
   }
 
@@ -157,7 +175,7 @@ export class Concatenator {
 
   async #undo({ head }: UploadRecord): Promise<void> {
     try {
-      await this.forget(head)
+      await this.#untie(head)
       await this.#context.remove(head.id)
     } catch (error) {
       this.#context.report({ is: 'left-behind', id: head.id, error })
@@ -198,8 +216,7 @@ export class Concatenator {
   async #find(id: string, key: string): Promise<UploadRecord | undefined> {
     const record = await this.#context.bytes.look(id)
     if (record?.head.concatKey !== key || isGone(record)) return undefined
-    const isOver = (await this.kin.expiresAt(record)) ?? Number.POSITIVE_INFINITY
-    if (isOver > Date.now()) return record
+    if (!(await this.#isExpired(record, Date.now()))) return record
     await this.#context.expire(id, Date.now())
     return undefined
   }
@@ -221,8 +238,7 @@ export class Concatenator {
   }
 
   async #isExpired(record: UploadRecord, now: number): Promise<boolean> {
-    if (!isExpired(record, this.#context.settings.expiry, now)) return false
-    return ((await this.kin.expiresAt(record)) ?? Number.POSITIVE_INFINITY) <= now
+    return isExpired(record, this.#context.settings.expiry, now) && !(await this.kin.outlives(record, now))
   }
 }
 

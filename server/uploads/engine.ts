@@ -17,10 +17,10 @@ import {
 import { Refusal } from '../errors.ts'
 import type { AppendCommand, ConcatCommand, CreateCommand, Outcome } from '../protocol/messages.ts'
 import { Receiver } from './byte-path.ts'
-import { Concatenator } from './concat.ts'
+import { type Concatenator, concatenatorOf } from './concat.ts'
 import { outcomeOf, retryAfterS } from './failures.ts'
 import { type EngineEvent, type Filled, type HoldContext, UploadHold } from './hold.ts'
-import { isPart, isWaiting, Kin } from './kin.ts'
+import { isPart, isWaiting } from './kin.ts'
 import { Pulse } from './pulse.ts'
 import { type Expiry, expiresAt, isExpired, refuseAbsent, refuseAppend, refuseCreate } from './rules.ts'
 
@@ -90,7 +90,14 @@ export class UploadEngine implements HoldContext {
     this.report = parts.report
     this.pulse = parts.pulse ?? new Pulse()
     this.#locker = parts.locker
-    this.#concat = this.#concatenatorOf(parts)
+    const { bytes, records, settings, pulse, report } = this
+    const { locker, ownRequest } = parts
+    this.#concat = concatenatorOf({
+      ...{ bytes, records, settings, pulse, report, locker, ownRequest },
+      draining: this.#draining.signal,
+      remove: (id) => this.#remove(id),
+      expire: (id, now) => this.expire(id, now),
+    })
   }
 
   async start(): Promise<void> {
@@ -220,9 +227,8 @@ export class UploadEngine implements HoldContext {
       if (record?.mark.state === 'finished' && !request.mayTerminateFinished)
         return new Refusal('finished-termination-disabled')
       const refusal = await this.#refuseAbsent(record)
-      if (refusal || !this.#concat || !isPart(record!.head)) return refusal
-      const isNeeded = (await this.#concat.kin.waitingFor(id)).length > 0
-      return isNeeded ? new Refusal('part-needed') : undefined
+      if (refusal || !(await this.#concat?.kin.isNeeded(record!))) return refusal
+      return new Refusal('part-needed')
     }
     const refusal = await refuse(await this.bytes.look(id))
     if (refusal) return { is: 'refused', refusal }
@@ -230,7 +236,8 @@ export class UploadEngine implements HoldContext {
       const record = await this.bytes.look(id)
       const refusal = await refuse(record)
       if (refusal) return { is: 'refused', refusal }
-      if (!(await this.#letGo(record!))) return { is: 'refused', refusal: new Refusal('part-needed') }
+      if ((await this.#concat?.letGo(record!.head)) === false)
+        return { is: 'refused', refusal: new Refusal('part-needed') }
       await this.#remove(id)
       return { is: 'terminated' }
     })
@@ -256,7 +263,7 @@ export class UploadEngine implements HoldContext {
     try {
       const record = await this.bytes.look(id)
       if (record === undefined || !(await this.#isExpired(record, now))) return false
-      if (!(await this.#letGo(record))) return false
+      if ((await this.#concat?.letGo(record.head)) === false) return false
       await this.#remove(id)
       return true
     } finally {
@@ -297,17 +304,7 @@ export class UploadEngine implements HoldContext {
 
   /** An upload does not expire before those that it belongs together with. */
   async #isExpired(record: UploadRecord, now: number): Promise<boolean> {
-    if (!isExpired(record, this.settings.expiry, now)) return false
-    if (!this.#concat || record.head.concat === undefined) return true
-    return ((await this.#concat.kin.expiresAt(record)) ?? Number.POSITIVE_INFINITY) <= now
-  }
-
-  /** Ends what binds finals and parts, before one of them is removed. False while a final needs this part. */
-  async #letGo({ head }: UploadRecord): Promise<boolean> {
-    if (!this.#concat || head.concat === undefined) return true
-    if (isPart(head)) return this.#concat.kin.seal(head.id)
-    await this.#concat.forget(head)
-    return true
+    return isExpired(record, this.settings.expiry, now) && !(await this.#concat?.kin.outlives(record, now))
   }
 
   /** An append to a finished upload, at its end: nothing to do, unless the body turns out to hold something. */
@@ -375,30 +372,12 @@ export class UploadEngine implements HoldContext {
   async #settle(purpose: 'append' | 'ask', work: () => Promise<Outcome>): Promise<Outcome> {
     try {
       const outcome = await work()
-      if ((outcome.is === 'created' || outcome.is === 'appended') && isPart(outcome.record.head)) {
-        const { head, mark } = outcome.record
-        if (mark.state === 'finished') this.#concat?.partFinished(head.id)
-      }
+      if (outcome.is === 'created' || outcome.is === 'appended') this.#concat?.received(outcome.record)
       return outcome
     } catch (error) {
       const isClientGone = error instanceof LockError && error.code === 'aborted' && !this.isDraining
       return isClientGone ? { is: 'cut', record: undefined, why: 'client-gone' } : outcomeOf(error, purpose)
     }
-  }
-
-  #concatenatorOf({ ownRequest }: EngineParts): Concatenator | undefined {
-    const { bytes, records, settings, pulse, report } = this
-    const ties = bytes.concatenation
-    if (ties === undefined) return undefined
-    return new Concatenator({
-      ...{ bytes, records, settings, pulse, report, ties, ownRequest },
-      kin: new Kin({ bytes, ties, expiry: settings.expiry }),
-      locker: this.#locker,
-      draining: this.#draining.signal,
-      removesParts: settings.removeParts,
-      remove: (id) => this.#remove(id),
-      expire: (id, now) => this.expire(id, now),
-    })
   }
 
   /** Runs `work` as the one holder of an upload; lets go of everything whatever happens. */

@@ -63,6 +63,17 @@ export class Kin {
     return finals.filter((final) => final !== undefined && needs(final, part)) as UploadRecord[]
   }
 
+  /** Whether this is a part that a final waits for. */
+  async isNeeded({ head }: UploadRecord): Promise<boolean> {
+    return isPart(head) && (await this.waitingFor(head.id)).length > 0
+  }
+
+  /** Whether an upload, its own time being over, is kept by those that it belongs together with. */
+  async outlives(record: UploadRecord, now: number): Promise<boolean> {
+    if (record.head.concat === undefined) return false
+    return ((await this.expiresAt(record)) ?? Number.POSITIVE_INFINITY) > now
+  }
+
   /** Whether a part has served: a final of it is finished, and none waits for it. */
   async hasServed(part: string): Promise<boolean> {
     const finals = await Promise.all((await this.#ties.finalsOf(part)).map((id) => this.#bytes.look(id)))

@@ -68,7 +68,7 @@ export class FileAppender implements Appender {
 
   /**
    * Makes the first bytes those of another file, by sharing its blocks. False where the file system can not do that;
-   * then nothing is changed. The target is named by its open file: a path could be another's by now.
+   * then the file may be empty, so this is for one of which nothing counts yet. The target is named by its open file: a path could be another's by now.
    */
   async cloneFrom(file: string): Promise<boolean> {
     const { fileSystem, data } = this.#parts
