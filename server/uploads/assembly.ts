@@ -76,7 +76,8 @@ export class Assemblies {
 
   /** Returns when nothing is running any more. */
   async drained(): Promise<void> {
-    await Promise.allSettled([...this.#background, ...this.#running.values()])
+    while (this.#background.size + this.#running.size > 0)
+      await Promise.allSettled([...this.#background, ...this.#running.values()])
   }
 
   /** Puts the record of an upload, so that a sweeper comes back in time to one that waits. */
@@ -108,7 +109,7 @@ export class Assemblies {
     }
   }
 
-  /** No lock and no slot is taken before all parts are there: so who comes last always finds the way free, or somebody who knows as much. */
+  /** No lock is taken before all parts are there: so who comes last always finds the way free, or somebody who knows as much. */
   async #finish(
     id: string,
     request: UploadRequest,
@@ -117,16 +118,15 @@ export class Assemblies {
     const seen = await this.#look(id)
     if (seen === undefined || !('parts' in seen)) return seen?.record
     const { settings, draining, locker } = this.#context
-    const record = await this.#slots.use(async () => {
-      const options = { timeoutMs: settings.acquireLockTimeoutMs, signal: draining }
-      // Hidden names are no ids: this can not be the lock of an upload.
-      const turn = await asLockOrNothing(locker.acquire(`${id}/.assembly`, options))
-      try {
-        return turn && (await this.#finishAlone(id, turn, request))
-      } finally {
-        await turn?.release()
-      }
-    })
+    const options = { timeoutMs: settings.acquireLockTimeoutMs, signal: draining }
+    // Hidden names are no ids: this can not be the lock of an upload.
+    const turn = await asLockOrNothing(locker.acquire(`${id}/.assembly`, options))
+    let record: UploadRecord | undefined
+    try {
+      record = turn && (await this.#finishAlone(id, turn, request))
+    } finally {
+      await turn?.release()
+    }
     if (record === undefined) return (await this.#look(id))?.record
     if (isAnswered()) request.finishedLate(record)
     if (this.#context.settings.removeParts) this.inBackground(id, () => this.#removeParts(record.head.parts!))
@@ -178,7 +178,7 @@ export class Assemblies {
     const { id } = appender.record.head
     if (appender.rewound) this.#context.report({ is: 'rewound', id, ...appender.rewound })
     try {
-      await this.#context.ties.assemble(appender, parts, signal)
+      await this.#slots.use(signal, () => this.#context.ties.assemble(appender, parts, signal))
       signal.throwIfAborted()
       const { record } = appender
       await request.beforeFinish({ ...record, mark: { ...record.mark, offset: length, length } })
