@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { expect, inject, it, onTestFinished, vi } from 'vitest'
 import type { Outcome } from '../../server/protocol/messages.ts'
 import type { EngineParts, UploadEngine } from '../../server/uploads/engine.ts'
+import { Slots } from '../../server/uploads/slots.ts'
 import { Sweeper } from '../../server/uploads/sweeper.ts'
 import type { ByteStore } from '../../stores/contracts.ts'
 import { FileBytes } from '../../stores/file/file-bytes.ts'
@@ -209,6 +210,52 @@ it('stops when its server is stopped, is answered all the same, and goes on with
   const { engine: b } = await start(folder)
   await walk(b)
   await untilFinished(b, idOf(await answer), 'abc')
+})
+
+it('is copied with three others at most', async () => {
+  const release = deferred()
+  let running = 0
+  let most = 0
+  const folder = await temporaryFolder()
+  const bytes = withAssembly(folder, async () => {
+    most = Math.max(most, ++running)
+    await release.promise
+    running--
+  })
+  const { engine } = await start(folder, { bytes })
+  const parts = await Promise.all(Array.from({ length: 7 }, (_, n) => part(engine, 1, String(n))))
+  const answers = parts.map((each) => concat(engine, [each]))
+  await vi.waitFor(async () => {
+    let finals = 0
+    for await (const { head } of engine.bytes.walk()) if (head.parts) finals++
+    expect([finals, running]).toEqual([7, 4])
+  })
+  release.resolve()
+  const contents = (await Promise.all(answers)).map((outcome) => contentOf(engine, idOf(outcome)))
+  expect(await Promise.all(contents)).toEqual(['0', '1', '2', '3', '4', '5', '6'])
+  expect(most).toBe(4)
+})
+
+it('waits for its turn to be copied no longer than it is wanted', async () => {
+  const slots = new Slots(1)
+  const release = deferred()
+  const done: string[] = []
+  const enter = (name: string, signal = new AbortController().signal) =>
+    slots.use(signal, async () => {
+      await release.promise
+      done.push(name)
+    })
+  const stop = new AbortController()
+  const first = enter('first')
+  const unwanted = enter('unwanted', stop.signal)
+  const last = enter('last')
+  stop.abort(new Error('not wanted'))
+  await expect(unwanted).rejects.toThrow('not wanted')
+  await expect(enter('late', stop.signal)).rejects.toThrow('not wanted')
+  release.resolve()
+  await Promise.all([first, last])
+  await enter('after all')
+  expect(done).toEqual(['first', 'last', 'after all'])
 })
 
 it('is not tied to a part that is being terminated', async () => {
