@@ -1,4 +1,4 @@
-// The programs that the tests drive and npm cannot bring: a Redis server, Chromium and nginx. One table says how each
+// The programs that the tests drive and npm cannot bring: a Redis server, Chromium, nginx and curl. One table says how each
 // is named, found and installed; `npm test` (scripts/prepare.mjs) and the tests themselves (test/support) both ask it,
 // so that what was checked before the run is what the run uses. Nothing is ever skipped because a program is missing.
 
@@ -8,7 +8,7 @@ import { delimiter, join } from 'node:path'
 import { runQuietly } from './run.mjs'
 
 /**
- * @typedef {'redis' | 'chromium' | 'nginx'} ProgramName
+ * @typedef {'redis' | 'chromium' | 'nginx' | 'curl'} ProgramName
  * @typedef {{ commands: string[], variable: string, debianPackage: string, ubuntuPackage: string | null }} Program
  *
  * @typedef {{ is: 'found', path: string }
@@ -42,6 +42,12 @@ const programs = {
     variable: 'TIDEMARK_TEST_NGINX',
     debianPackage: 'nginx-light',
     ubuntuPackage: 'nginx-light',
+  },
+  curl: {
+    commands: ['curl'],
+    variable: 'TIDEMARK_TEST_CURL',
+    debianPackage: 'curl',
+    ubuntuPackage: 'curl',
   },
 }
 
@@ -154,7 +160,12 @@ export function explain(found) {
 
 /** @returns {Record<ProgramName, Search>} */
 function searchAll() {
-  return { redis: findProgram('redis'), chromium: findProgram('chromium'), nginx: findProgram('nginx') }
+  return {
+    redis: findProgram('redis'),
+    chromium: findProgram('chromium'),
+    nginx: findProgram('nginx'),
+    curl: findProgram('curl'),
+  }
 }
 
 /** @returns {Machine} */

@@ -43,7 +43,7 @@ const lines = {
   'assembly-failed': ['error', 'a final upload could not be made of its parts; it is tried again'],
   'sweep-failed': ['error', 'a sweep failed'],
   'listener-failed': ['error', 'a listener failed'],
-  available: ['info', 'Redis answers again'],
+  available: ['info', 'Redis answers'],
   away: ['error', 'Redis can not be reached; new data is refused until it answers'],
   replaced: ['warn', 'another Redis answers, or it was restarted; records are put back from the marks'],
   'may-evict': ['warn', 'Redis may throw keys away; set maxmemory-policy to noeviction'],

@@ -32,6 +32,13 @@ export const errorTable = {
   'part-unknown': [400, 'a part of this final upload is not there'],
   'part-not-partial': [400, 'a part of this final upload was not created with "Upload-Concat: partial"'],
   'header-unsupported': [400, 'this server does not support that header for this store'],
+  'checksum-malformed': [
+    400,
+    'Upload-Checksum must be an algorithm, one space, and the base64 of its digest of the bytes in this request',
+  ],
+  'checksum-algorithm': [400, 'this checksum algorithm is not known here; OPTIONS tells which are'],
+  'checksum-mismatch': [460, 'the checksum does not match; nothing of this request was kept, send it again'],
+  'checksum-missing': [460, 'the announced checksum did not come; nothing of this request was kept'],
   'id-invalid': [400, 'that upload id can not be used'],
 
   // What is refused before a room of ours sees it
@@ -75,10 +82,18 @@ export class Refusal extends Error {
   readonly status: number
   readonly offset: number | undefined
   readonly retryAfterS: number | undefined
+  /** The upload that was created although the request was refused; its URL belongs into the answer. */
+  readonly createdId: string | undefined
 
   constructor(
     code: ErrorCode,
-    more: { detail?: string; offset?: number; retryAfterS?: number; cause?: unknown } = {},
+    more: {
+      detail?: string
+      offset?: number
+      retryAfterS?: number
+      createdId?: string
+      cause?: unknown
+    } = {},
   ) {
     const [status, message] = errorTable[code]
     super(more.detail ?? message, { cause: more.cause })
@@ -87,5 +102,6 @@ export class Refusal extends Error {
     this.status = status
     this.offset = more.offset
     this.retryAfterS = more.retryAfterS
+    this.createdId = more.createdId
   }
 }

@@ -11,7 +11,14 @@ import { fileURLToPath } from 'node:url'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import type { Logger } from 'pino'
 import { asksFor, type Config, loadConfig, SettingError } from './config.ts'
-import { checkFolder, checkRedis, listenError, removeStaleSocket, StartError } from './host/start-checks.ts'
+import {
+  checkFolder,
+  checkRedis,
+  listenError,
+  removeStaleSocket,
+  StartError,
+  storeError,
+} from './host/start-checks.ts'
 import { withoutSecrets } from './setting-kinds.ts'
 
 try {
@@ -33,11 +40,16 @@ async function main(argv: readonly string[]): Promise<void> {
       import('./assemble.ts'),
       import('./app.ts'),
       import('close-with-grace'),
-      checkFolder(config),
-      config.redisUrl === undefined ? undefined : checkRedis(config.redisUrl),
     ])
+  // Not beside the imports: they keep the process so busy that a Redis which answered in time would seem not to.
+  await Promise.all([
+    checkFolder(config),
+    config.redisUrl === undefined ? undefined : checkRedis(config.redisUrl),
+  ])
   const logger = await makeLogger(config, process.stdout.isTTY)
-  const uploads = await assemble(config, logger)
+  const uploads = await assemble(config, logger).catch((cause: unknown) => {
+    throw storeError(config, cause)
+  })
   const page = config.showPage ? await loadPage(config) : undefined
   const app = buildApp({ config, uploads, logger, ...(page && { page }) })
   await listen(app, config).catch(async (error: unknown) => {
@@ -88,8 +100,10 @@ async function loadPage(config: Config): Promise<FastifyPluginAsync> {
   // Beside the built server, or in dist/ while the sources run themselves.
   const isBuilt = import.meta.url.endsWith('.js')
   const root = fileURLToPath(new URL(isBuilt ? '../web' : '../dist/web', import.meta.url))
-  const maxSize = config.maxSizeBytes > 0 ? { maxSize: config.maxSizeBytes } : {}
-  return async (app) => void (await app.register(pages, { root, endpoint: config.basePath, ...maxSize }))
+  const { basePath: endpoint, maxSizeBytes, disableDownload, disableTermination } = config
+  const maxSize = maxSizeBytes > 0 ? { maxSize: maxSizeBytes } : {}
+  const options = { root, endpoint, ...maxSize, disableDownload, disableTermination }
+  return async (app) => void (await app.register(pages, options))
 }
 
 function sayWhere(app: FastifyInstance, config: Config, logger: Logger): void {

@@ -160,6 +160,8 @@ export interface Appender {
   readonly rewound?: { readonly from: number; readonly to: number } | undefined
   /** Writes all of `buffers`, in order, at `position`. Fails with `full` or `io`; then what was written is unknown. */
   write(buffers: readonly Uint8Array[], position: number): Promise<void>
+  /** Bytes [start, end) that were written through this hold or before it, also those that do not count yet. */
+  read(start: number, end: number): AsyncIterable<Uint8Array>
   /** Moves the mark to `offset`, and fixes the length when one is given. After a `last` commit nothing more is written. */
   commit(change: { offset: number; length?: number; last?: boolean }): Promise<UploadRecord>
   /** Seals the upload: the bytes [0, length) are made durable as configured, then the mark says finished. */

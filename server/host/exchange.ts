@@ -14,6 +14,8 @@ export interface Exchange {
   readonly method: string
   readonly url: string
   readonly headers: RequestHeaders
+  /** Known when the body has ended. */
+  readonly trailers: RequestHeaders
   readonly isEncrypted: boolean
   /** The address that the connection comes from; undefined where nobody knows. */
   readonly peerAddress: string | undefined
@@ -63,6 +65,10 @@ export class NodeExchange implements Exchange {
     return this.#req.headers
   }
 
+  get trailers(): RequestHeaders {
+    return this.#req.trailers
+  }
+
   get isEncrypted(): boolean {
     return 'encrypted' in this.#req.socket
   }
@@ -102,6 +108,8 @@ export class NodeExchange implements Exchange {
 }
 
 export class WebExchange implements Exchange {
+  /** The web's Request has none. */
+  readonly trailers: RequestHeaders = {}
   readonly facts: Partial<RequestFacts> = {}
   readonly request: ServerRequest
   #headers: RequestHeaders | undefined

@@ -1,6 +1,6 @@
 /**
- * The page that people see, at `/`. What `vite build` made is served as it is, but for two facts that only the
- * running server knows, the tus endpoint and the largest upload: they are filled into <meta> tags once, at start.
+ * The page that people see, at `/`. What `vite build` made is served as it is, but for the facts that only
+ * the running server knows (the tus endpoint, the largest upload, what is switched off): they are filled into <meta> tags once, at start.
  * Its security headers stay in here: answers of the tus endpoint and of a host's own routes do not get them.
  */
 import { createHash } from 'node:crypto'
@@ -16,6 +16,10 @@ export interface PagesOptions {
   endpoint: string
   /** Largest upload in bytes, so that the page can refuse a file before its first byte. */
   maxSize?: number
+  /** Downloads are refused, so the page offers no links. */
+  disableDownload?: boolean
+  /** DELETE is refused, so the page sends none for what is cancelled. */
+  disableTermination?: boolean
 }
 
 /**
@@ -90,9 +94,17 @@ function readIndex(root: string): string {
   return readFileSync(path, 'utf8')
 }
 
-function fillIn(html: string, { endpoint, maxSize }: PagesOptions): string {
-  const withEndpoint = fillMeta(html, 'tidemark-endpoint', endpoint)
-  return fillMeta(withEndpoint, 'tidemark-max-size', maxSize === undefined ? '' : String(maxSize))
+function fillIn(
+  html: string,
+  { endpoint, maxSize, disableDownload, disableTermination }: PagesOptions,
+): string {
+  const disabled = [...(disableDownload ? ['download'] : []), ...(disableTermination ? ['termination'] : [])]
+  const contents = {
+    'tidemark-endpoint': endpoint,
+    'tidemark-max-size': maxSize === undefined ? '' : String(maxSize),
+    'tidemark-disabled': disabled.join(' '),
+  }
+  return Object.entries(contents).reduce((filled, [name, content]) => fillMeta(filled, name, content), html)
 }
 
 function fillMeta(html: string, name: string, content: string): string {

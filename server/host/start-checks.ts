@@ -6,6 +6,7 @@ import { randomUUID } from 'node:crypto'
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
+import { StoreError } from '../../stores/contracts.ts'
 import type { Config } from '../config.ts'
 import { withoutSecrets } from '../setting-kinds.ts'
 
@@ -17,7 +18,8 @@ export class StartError extends Error {
   }
 }
 
-const redisTimeoutMs = 1500
+/** Leaves time for all else, so that a start that fails has failed in less than two seconds. */
+const redisTimeoutMs = 1200
 
 /** Makes the folder when it is not there, and proves that a file can be made in it. */
 export async function checkFolder({ uploadDir }: Pick<Config, 'uploadDir'>): Promise<void> {
@@ -80,6 +82,12 @@ export async function removeStaleSocket(path: string): Promise<void> {
     probe.once('connect', () => probe.destroy())
   })
   if (isStale) await rm(path, { force: true })
+}
+
+/** What the stores could not be opened with, in terms of the settings: the folder is in use, or its records are damaged. */
+export function storeError({ uploadDir }: Pick<Config, 'uploadDir'>, cause: unknown): unknown {
+  if (!(cause instanceof StoreError)) return cause
+  return new StartError(`--upload-dir "${uploadDir}" can not be used: ${cause.message}`, { cause })
 }
 
 /** What `listen` failed with, in terms of the settings. */

@@ -151,7 +151,10 @@ export class TidemarkServer extends Server {
       await this.start()
       const target = this.#targetOf(exchange)
       if (target.is === 'upload') exchange.facts.uploadId = target.id
-      const command = parseTus(method, target, exchange.headers, { idOfUrl: this.#idOfUrl() })
+      const { headers } = exchange
+      const trailers = () => exchange.trailers
+      const idOfUrl = (url: string) => this.#idOfUrl(url)
+      const command = parseTus({ method, target, headers, trailers, idOfUrl }, this.#abilities)
       return await this.#run(command, exchange)
     } catch (error) {
       return { is: 'answer', ...(await this.#answerError(error, exchange, method)) }
@@ -243,6 +246,8 @@ export class TidemarkServer extends Server {
     if (refusal.cause instanceof StoreError && ['damaged', 'io'].includes(refusal.cause.code))
       facts.error = refusal.cause
     const answer = { ...renderTus({ is: 'refused', refusal }, this.#abilities), ...fromHook }
+    if (refusal.createdId !== undefined)
+      answer.headers.Location = this.#locationOf(refusal.createdId, exchange)
     const { onResponseError } = this.#options
     if (!onResponseError) return answer
     try {
@@ -270,16 +275,13 @@ export class TidemarkServer extends Server {
   }
 
   /** Knows uploads by the URLs that clients name in headers. */
-  #idOfUrl(): ((url: string) => string | undefined) | undefined {
-    if (!this.#abilities.extensions.includes('concatenation')) return undefined
+  #idOfUrl(url: string): string | undefined {
     const { getFileIdFromRequest, path } = this.#options
-    return (url) => {
-      const target = targetOfReference(url, path)
-      const id = target.is === 'upload' ? target.id : undefined
-      if (!getFileIdFromRequest || target.is === 'collection') return id
-      const { pathname } = new URL(id === undefined ? '/' : url, `http://localhost${path}`)
-      return getFileIdFromRequest(new Request(new URL(pathname, 'http://localhost')) as ServerRequest, id)
-    }
+    const target = targetOfReference(url, path)
+    const id = target.is === 'upload' ? target.id : undefined
+    if (!getFileIdFromRequest || target.is === 'collection') return id
+    const { pathname } = new URL(id === undefined ? '/' : url, `http://localhost${path.replace(/\/+$/, '')}/`)
+    return getFileIdFromRequest(new Request(new URL(pathname, 'http://localhost')) as ServerRequest, id)
   }
 
   /** What is done without a request has hooks all the same; they are shown one that asks for nothing. */

@@ -14,6 +14,15 @@ export type Command =
   | { readonly do: 'terminate'; readonly id: string }
   | { readonly do: 'read'; readonly id: string }
 
+/** What the bytes of one request must hash to. */
+export interface Checksum {
+  readonly algorithm: 'sha1' | 'sha256' | 'sha512' | 'md5' | 'crc32'
+  readonly digest: Uint8Array
+}
+
+/** A checksum that came before the body, or one that the client says after it: read it once the body has ended. */
+export type ExpectedChecksum = Checksum | { readonly is: 'trailing'; readonly read: () => Checksum }
+
 export interface CreateCommand {
   readonly do: 'create'
   /** Total bytes; undefined when the client will say later. */
@@ -26,6 +35,7 @@ export interface CreateCommand {
   readonly hasBody: boolean
   /** Bytes of the body when its length is known. */
   readonly contentLength: number | undefined
+  readonly checksum: ExpectedChecksum | undefined
   /** The words that make it a part of a later final, as sent. */
   readonly partial?: string | undefined
 }
@@ -47,6 +57,7 @@ export interface AppendCommand {
   /** The total length, when the client says it only now. */
   readonly length: number | undefined
   readonly contentLength: number | undefined
+  readonly checksum: ExpectedChecksum | undefined
 }
 
 /** What was done. `expiresAt` in milliseconds since the epoch; undefined when the upload does not expire. */

@@ -4,8 +4,17 @@
  */
 import type { UploadRecord } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
+import { checksumAlgorithms, parseChecksum } from './checksum.ts'
 import { parseConcat } from './concat.ts'
-import type { AppendCommand, Command, ConcatCommand, CreateCommand, Outcome } from './messages.ts'
+import type {
+  AppendCommand,
+  Checksum,
+  Command,
+  ConcatCommand,
+  CreateCommand,
+  ExpectedChecksum,
+  Outcome,
+} from './messages.ts'
 import { parseMetadata } from './metadata.ts'
 
 const tusVersion = '1.0.0'
@@ -37,28 +46,34 @@ export function methodOf(method: string, headers: RequestHeaders): string {
   return override ? override.toUpperCase() : method
 }
 
-export interface ParseOptions {
-  /** The id of the upload that a URL in a header means. Undefined where uploads can not be concatenated. */
+/** A request, without its body. */
+export interface TusRequest {
+  readonly method: string
+  readonly target: Target
+  readonly headers: RequestHeaders
+  /** The trailers; known only when the body has ended. */
+  readonly trailers: () => RequestHeaders
+  /** The id of the upload that a URL in a header means. */
   readonly idOfUrl?: ((url: string) => string | undefined) | undefined
 }
 
-/** Reads a request, or throws the Refusal that answers it. */
+/** Reads a request, or throws the Refusal that answers it. What the store can not do is refused, never ignored. */
 export function parseTus(
-  method: string,
-  target: Target,
-  headers: RequestHeaders,
-  options: ParseOptions = {},
+  { method, target, headers, trailers, idOfUrl }: TusRequest,
+  abilities: Abilities,
 ): Command {
   if (method === 'OPTIONS') return { do: 'options' }
   checkVersion(method, headers)
   switch (method) {
     case 'POST':
       if (target.is !== 'collection') throw new Refusal('not-found')
-      return parseCreate(headers, options)
+      return parseCreate(headers, parseExpectedChecksum(headers, trailers, abilities), {
+        idOfUrl: abilities.extensions.includes('concatenation') ? idOfUrl : undefined,
+      })
     case 'HEAD':
       return { do: 'offset', id: idOf(target) }
     case 'PATCH':
-      return parseAppend(idOf(target), headers)
+      return parseAppend(idOf(target), headers, parseExpectedChecksum(headers, trailers, abilities))
     case 'GET':
       return { do: 'read', id: idOf(target) }
     case 'DELETE':
@@ -79,6 +94,8 @@ export function renderTus(
     case 'options':
       headers['Tus-Version'] = tusVersion
       headers['Tus-Extension'] = abilities.extensions.join(',')
+      if (abilities.extensions.includes('checksum'))
+        headers['Tus-Checksum-Algorithm'] = checksumAlgorithms.join(',')
       if (abilities.maxBytes !== undefined) headers['Tus-Max-Size'] = String(abilities.maxBytes)
       return { status: 200, headers }
     case 'created':
@@ -136,8 +153,12 @@ function checkVersion(method: string, headers: RequestHeaders): void {
   if (['POST', 'HEAD', 'PATCH', 'DELETE'].includes(method)) throw new Refusal('version-missing')
 }
 
-function parseCreate(headers: RequestHeaders, { idOfUrl }: ParseOptions): CreateCommand | ConcatCommand {
-  refuseUnsupported(headers, idOfUrl ? ['upload-checksum'] : ['upload-concat', 'upload-checksum'])
+function parseCreate(
+  headers: RequestHeaders,
+  checksum: ExpectedChecksum | undefined,
+  { idOfUrl }: { idOfUrl: TusRequest['idOfUrl'] },
+): CreateCommand | ConcatCommand {
+  if (!idOfUrl) refuseUnsupported(headers, ['upload-concat'])
   const body = parseBody(headers)
   const asSent = one(headers, 'upload-concat')
   const concat = asSent === undefined ? undefined : parseConcat(asSent, idOfUrl!)
@@ -145,6 +166,10 @@ function parseCreate(headers: RequestHeaders, { idOfUrl }: ParseOptions): Create
     if (headers['upload-length'] !== undefined || headers['upload-defer-length'] !== undefined)
       throw new Refusal('concat-length')
     if (body.isThere) throw new Refusal('concat-body')
+    if (checksum)
+      throw new Refusal('header-unsupported', {
+        detail: 'a final upload takes no bytes of its own, so it takes no Upload-Checksum',
+      })
     return { do: 'concat', asSent: asSent!, parts: concat.parts, metadata: parseCreationMetadata(headers) }
   }
   if (body.isThere && !body.isBytes) throw new Refusal('content-type')
@@ -155,12 +180,16 @@ function parseCreate(headers: RequestHeaders, { idOfUrl }: ParseOptions): Create
     isBytes: body.isBytes,
     hasBody: body.isThere,
     contentLength: body.length,
+    checksum,
     ...(concat && { partial: asSent }),
   }
 }
 
-function parseAppend(id: string, headers: RequestHeaders): AppendCommand {
-  refuseUnsupported(headers, ['upload-checksum'])
+function parseAppend(
+  id: string,
+  headers: RequestHeaders,
+  checksum: ExpectedChecksum | undefined,
+): AppendCommand {
   const body = parseBody(headers)
   if (!body.isBytes) throw new Refusal('content-type')
   const offset = parseCount(one(headers, 'upload-offset'))
@@ -168,7 +197,7 @@ function parseAppend(id: string, headers: RequestHeaders): AppendCommand {
   const declared = one(headers, 'upload-length')
   const length = parseCount(declared)
   if (declared !== undefined && length === undefined) throw new Refusal('length-invalid')
-  return { do: 'append', id, offset, length, contentLength: body.length }
+  return { do: 'append', id, offset, length, contentLength: body.length, checksum }
 }
 
 /** Creation and Creation With Deferred Length: exactly one of the two headers. */
@@ -204,11 +233,47 @@ function parseBody(headers: RequestHeaders): {
   return { isThere: isChunked || length !== 0, isBytes: type === bodyType, length }
 }
 
+/** Checksum: in a header; or, with checksum-trailer, announced in `Trailer` and sent behind a chunked body. */
+function parseExpectedChecksum(
+  headers: RequestHeaders,
+  trailers: () => RequestHeaders,
+  { extensions }: Abilities,
+): ExpectedChecksum | undefined {
+  if (!extensions.includes('checksum')) {
+    refuseUnsupported(headers, ['upload-checksum'])
+    return undefined
+  }
+  const header = one(headers, 'upload-checksum')
+  if (header !== undefined) return checksumOf(header)
+  if (!isAnnounced(headers, 'upload-checksum')) return undefined
+  if (headers['transfer-encoding'] === undefined)
+    throw new Refusal('checksum-malformed', {
+      detail: 'a checksum in a trailer needs a body with Transfer-Encoding: chunked',
+    })
+  const read = (): Checksum => {
+    const trailer = one(trailers(), 'upload-checksum')
+    if (trailer === undefined) throw new Refusal('checksum-missing')
+    return checksumOf(trailer)
+  }
+  return { is: 'trailing', read }
+}
+
+function checksumOf(text: string): Checksum {
+  const checksum = parseChecksum(text)
+  if (checksum === 'malformed') throw new Refusal('checksum-malformed')
+  if (checksum === 'unknown-algorithm') throw new Refusal('checksum-algorithm')
+  return checksum
+}
+
+function isAnnounced(headers: RequestHeaders, name: string): boolean {
+  const trailers = (one(headers, 'trailer') ?? '').split(',').map((trailer) => trailer.trim().toLowerCase())
+  return trailers.includes(name)
+}
+
 /** A header or trailer that would change what the request means must not be passed over in silence. */
 function refuseUnsupported(headers: RequestHeaders, names: readonly string[]): void {
-  const trailers = (one(headers, 'trailer') ?? '').split(',').map((name) => name.trim().toLowerCase())
   for (const name of names)
-    if (headers[name] !== undefined || trailers.includes(name))
+    if (headers[name] !== undefined || isAnnounced(headers, name))
       throw new Refusal('header-unsupported', {
         detail: `${name === 'upload-concat' ? 'Upload-Concat' : 'Upload-Checksum'} is not supported by this server; OPTIONS tells what is`,
       })

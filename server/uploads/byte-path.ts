@@ -44,6 +44,8 @@ export interface ReceiverOptions {
   readonly write: (buffers: readonly Uint8Array[], position: number) => Promise<void>
   /** Moves the mark; called one at a time. Undefined when nothing may count before the end. */
   readonly checkpoint?: (offset: number) => Promise<void>
+  /** Sees every byte that is written, in order. */
+  readonly digest?: { update(bytes: Uint8Array): void }
   /** A body without a byte for this long is ended. */
   readonly idleMs: number
   /** A body with less on average is ended once it has lasted `idleMs`. 0 switches it off. */
@@ -188,6 +190,7 @@ export class Receiver {
     this.#closeBlock()
     const buffers = this.#batch
     const bytes = this.#batchBytes
+    if (this.#options.digest) for (const buffer of buffers) this.#options.digest.update(buffer)
     this.#batch = []
     this.#batchBytes = 0
     this.#isWriting = true

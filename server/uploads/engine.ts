@@ -180,6 +180,7 @@ export class UploadEngine implements HoldContext {
         if (filled.why === 'overflow') throw this.#overflow(filled, command.length)
         return this.#answer(filled, 'created')
       } catch (error) {
+        if (error instanceof Refusal && error.status === 460) throw this.#createdEmpty(hold, id, error)
         // The client was never told the URL of what it sent: nobody could go on with it.
         await hold.close()
         await this.#remove(id).catch((cause: unknown) => this.report({ is: 'left-behind', id, error: cause }))
@@ -204,7 +205,10 @@ export class UploadEngine implements HoldContext {
       if (!appender) return this.#appendNothing(record!, command, request)
       const hasBody = command.contentLength !== 0
       const length = command.length ?? record!.mark.length
-      const filled = await hold.fill({ offset: command.offset, length, maxBytes, hasBody }, request)
+      const filled = await hold.fill(
+        { offset: command.offset, length, maxBytes, hasBody, checksum: command.checksum },
+        request,
+      )
       return this.#answer(filled, 'appended')
     })
   }
@@ -337,16 +341,22 @@ export class UploadEngine implements HoldContext {
 
   #fillNew(
     hold: UploadHold,
-    { length, hasBody }: CreateCommand,
+    { length, hasBody, checksum }: CreateCommand,
     maxBytes: number,
     request: UploadRequest,
   ): Promise<Filled> {
     request.created(hold.kept)
-    return hold.fill({ offset: 0, length, maxBytes, hasBody }, request)
+    return hold.fill({ offset: 0, length, maxBytes, hasBody, checksum }, request)
   }
 
   #overflow({ record }: Filled, length: number | undefined): Refusal {
     return new Refusal(length === undefined ? 'too-large' : 'body-too-long', { offset: record.mark.offset })
+  }
+
+  /** Bytes that failed their checksum are not kept, but the upload stands and is to be filled anew. */
+  #createdEmpty(hold: UploadHold, id: string, refusal: Refusal): Refusal {
+    hold.keepRecord()
+    return new Refusal(refusal.code, { detail: refusal.message, offset: 0, createdId: id, cause: refusal })
   }
 
   /** A creation is always told its URL, also when its body was stopped; an append that was displaced has to ask. */

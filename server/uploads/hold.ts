@@ -4,7 +4,10 @@
  */
 import type { Appender, Lock, RecordStore, UploadRecord } from '../../stores/contracts.ts'
 import { StoreError } from '../../stores/contracts.ts'
+import { Refusal } from '../errors.ts'
+import type { ExpectedChecksum } from '../protocol/messages.ts'
 import { type Ended, Receiver, type StopReason } from './byte-path.ts'
+import { type RunningDigest, startDigest } from './digest.ts'
 import type { EngineSettings, UploadRequest } from './engine.ts'
 import { isPart } from './kin.ts'
 import type { Pulse } from './pulse.ts'
@@ -25,9 +28,14 @@ export interface FillPlan {
   /** Where the body must end while the length is not known. */
   readonly maxBytes: number
   readonly hasBody: boolean
+  /** What the body must hash to; until it is known to, nothing of it counts. */
+  readonly checksum: ExpectedChecksum | undefined
 }
 
-/** How a body ended, and what is kept of the upload now. After `overflow` nothing of the body is. */
+/**
+ * How a body ended, and what is kept of the upload now. After `overflow` nothing of the body is, and nothing of one with
+ * a checksum that did not end as `complete`.
+ */
 export interface Filled {
   readonly why: 'complete' | 'overflow' | 'client-gone' | 'idle' | 'displaced' | 'drain'
   readonly record: UploadRecord
@@ -50,6 +58,7 @@ export class UploadHold {
   readonly #context: HoldContext
   #appender: Appender | undefined
   #receiver: Receiver | undefined
+  #digest: RunningDigest | undefined
   #heldSince: number
   #stop: StopReason | undefined
   #stopTimer: NodeJS.Timeout | undefined
@@ -79,6 +88,11 @@ export class UploadHold {
     return this.#appender!.record
   }
 
+  /** Has the record of the upload put as it stands on disk. */
+  keepRecord(): void {
+    this.#record = this.kept
+  }
+
   drain(): void {
     this.#stopWith('drain')
   }
@@ -102,18 +116,15 @@ export class UploadHold {
     if (!this.#lock!.isHeld())
       throw new StoreError('superseded', 'the lock was lost while the body was received')
     if (ended.why === 'overflow') return { why: 'overflow', record: appender.record }
+    // What can not be verified is not kept: it stands behind the mark, and the next request writes over it.
+    if (plan.checksum && ended.why !== 'complete') return this.#filled(ended, appender.record)
+    if (plan.checksum) await this.#verify(appender, plan, plan.checksum, ended.offset)
     const record =
       ended.offset === plan.length
         ? await this.#finish(appender, plan.length, request)
         : await appender.commit({ offset: ended.offset, ...lengthOf(plan), last: true })
     this.#record = record
-    if (ended.why === 'failed') throw ended.error
-    if (ended.why !== 'stopped') return { why: ended.why, record }
-    if (ended.reason === 'lease-lost')
-      throw new StoreError('superseded', 'the lock was lost while the body was received')
-    if (ended.reason === 'displaced')
-      this.#context.report({ is: 'displaced', id: this.id, offset: record.mark.offset })
-    return { why: ended.reason, record }
+    return this.#filled(ended, record)
   }
 
   /** Lets go of the files; safe to call twice. */
@@ -141,17 +152,42 @@ export class UploadHold {
     }
   }
 
+  #filled(ended: Exclude<Ended, { why: 'overflow' }>, record: UploadRecord): Filled {
+    if (ended.why === 'failed') throw ended.error
+    if (ended.why !== 'stopped') return { why: ended.why, record }
+    if (ended.reason === 'lease-lost')
+      throw new StoreError('superseded', 'the lock was lost while the body was received')
+    if (ended.reason === 'displaced')
+      this.#context.report({ is: 'displaced', id: this.id, offset: record.mark.offset })
+    return { why: ended.reason, record }
+  }
+
+  /** A checksum before the body was computed on the way; one behind it needs the bytes a second time. */
+  async #verify(appender: Appender, plan: FillPlan, expected: ExpectedChecksum, end: number): Promise<void> {
+    const checksum = 'is' in expected ? expected.read() : expected
+    let digest = this.#digest
+    if (digest === undefined) {
+      digest = startDigest(checksum.algorithm)
+      for await (const bytes of appender.read(plan.offset, end)) digest.update(bytes)
+    }
+    if (!digest.matches(checksum.digest)) throw new Refusal('checksum-mismatch', { offset: plan.offset })
+  }
+
   async #receive(appender: Appender, plan: FillPlan, request: UploadRequest): Promise<Ended> {
     const { settings, pulse } = this.#context
     if (this.#stop) return { why: 'stopped', reason: this.#stop, offset: plan.offset }
     const lock = this.#lock!
+    if (plan.checksum && !('is' in plan.checksum)) this.#digest = startDigest(plan.checksum.algorithm)
     const receiver = new Receiver({
       source: request.body(),
       pulse,
       offset: plan.offset,
       endLimit: plan.length ?? plan.maxBytes,
       write: (buffers, position) => appender.write(buffers, position),
-      checkpoint: (offset) => this.#checkpoint(appender, offset, plan, request),
+      ...(!plan.checksum && {
+        checkpoint: (offset: number) => this.#checkpoint(appender, offset, plan, request),
+      }),
+      ...(this.#digest && { digest: this.#digest }),
       idleMs: settings.idleMs,
       leastBytesPerSecond: settings.leastBytesPerSecond,
     })

@@ -18,6 +18,7 @@ export type Durability = 'finish' | 'checkpoint' | 'none'
 
 /** Unsynced bytes after which a running upload is synced in the background; what a power loss can cost. */
 const backgroundSyncBytes = 64 * 1024 * 1024
+const readBytes = 1024 * 1024
 
 export interface AppenderParts {
   readonly fileSystem: FileSystem
@@ -68,7 +69,8 @@ export class FileAppender implements Appender {
 
   /**
    * Makes the first bytes those of another file, by sharing its blocks. False where the file system can not do that;
-   * then the file may be empty, so this is for one of which nothing counts yet. The target is named by its open file: a path could be another's by now.
+   * then the file may be empty, so this is for one of which nothing counts yet. The target is named by its open file:
+   * a path could be another's by now.
    */
   async cloneFrom(file: string): Promise<boolean> {
     const { fileSystem, data } = this.#parts
@@ -76,6 +78,16 @@ export class FileAppender implements Appender {
       () => true,
       () => false,
     )
+  }
+
+  async *read(start: number, end: number): AsyncIterable<Uint8Array> {
+    const buffer = Buffer.allocUnsafe(Math.min(readBytes, end - start))
+    for (let at = start; at < end; ) {
+      const { bytesRead } = await this.#parts.data.read(buffer, 0, Math.min(buffer.length, end - at), at)
+      if (bytesRead === 0) throw new StoreError('damaged', 'bytes that were written are not there')
+      yield buffer.subarray(0, bytesRead)
+      at += bytesRead
+    }
   }
 
   /** A writer of this same store has taken the upload over: from now on nothing of this one counts. */

@@ -49,6 +49,8 @@ export class FileBytes implements ByteStore {
     'creation-defer-length',
     'termination',
     'expiration',
+    'checksum',
+    'checksum-trailer',
     'concatenation',
     'concatenation-unfinished',
   ]

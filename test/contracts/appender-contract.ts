@@ -46,6 +46,16 @@ export function describeAppender(name: string, start: () => Promise<ByteStoreUnd
       expect((await buffer(await other.read(record, 0, whole.length))).equals(whole)).toBe(true)
     })
 
+    it('`read` gives bytes that were written, also those that do not count yet', async () => {
+      const content = randomBytes(2_500_000)
+      const large = await store.create(headOf('large'), undefined)
+      await large.write([content], 0)
+      const chunks: Uint8Array[] = []
+      for await (const chunk of large.read(7, content.length)) chunks.push(Uint8Array.from(chunk))
+      expect(Buffer.concat(chunks).equals(content.subarray(7))).toBe(true)
+      await large.close()
+    })
+
     it('`commit` moves the mark to bytes that were written, before it returns', async () => {
       let sequence = (await marked()).sequence
       for (const offset of [1, 2, 50, 99]) {

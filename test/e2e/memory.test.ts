@@ -1,5 +1,8 @@
+import { stat } from 'node:fs/promises'
 import { request } from 'node:http'
-import { expect, it, onTestFinished } from 'vitest'
+import { connect, type Socket } from 'node:net'
+import path from 'node:path'
+import { expect, it, onTestFinished, vi } from 'vitest'
 import { temporaryFolder } from '../support/folder.ts'
 import { randomStream, sha256 } from '../support/random-file.ts'
 import { startServer } from '../support/server-process.ts'
@@ -38,4 +41,52 @@ it('receives 2 GiB in under 150 MiB of memory', { timeout: 180_000 }, async () =
     await sha256(randomStream('2 GiB', 2 * GiB)),
   )
   expect(await server.peakRssBytes()).toBeLessThan(150 * MiB)
+})
+
+it('receives 1000 slow uploads at once in less than 200 MiB more than it needs when idle', {
+  timeout: 180_000,
+}, async () => {
+  const dir = await temporaryFolder()
+  const server = await startServer({ dir, args: ['--durability', 'none', '--log-level', 'warn'] })
+  onTestFinished(async () => void (await server.stop()))
+  const idle = await server.rssBytes()
+  const sockets: Socket[] = []
+  onTestFinished(() => {
+    for (const socket of sockets) socket.destroy()
+  })
+  const create = async () => {
+    const headers = { 'Tus-Resumable': '1.0.0', 'Upload-Length': '100000' }
+    const created = await fetch(`${server.url}/files/`, { method: 'POST', headers })
+    return created.headers.get('location')!
+  }
+  const urls: string[] = []
+  for (let i = 0; i < 1000; i += 50) urls.push(...(await Promise.all(Array.from({ length: 50 }, create))))
+
+  for (const url of urls) {
+    const socket = connect(server.port, '127.0.0.1')
+    socket.on('error', () => undefined)
+    socket.write(
+      `PATCH ${url} HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\nContent-Length: 100000\r\n` +
+        'Content-Type: application/offset+octet-stream\r\n\r\n',
+    )
+    sockets.push(socket)
+  }
+  for (let round = 0; round < 20; round++)
+    for (const socket of sockets) socket.write(Buffer.alloc(1000, round))
+  // All that was sent has come: every upload shows it to whoever asks, which ends its slow request.
+  const last = new URL(urls.at(-1)!, server.url)
+  await vi.waitFor(
+    async () => expect((await stat(path.join(dir, path.basename(last.pathname)))).size).toBe(20_000),
+    {
+      timeout: 30_000,
+    },
+  )
+  expect((await server.peakRssBytes()) - idle).toBeLessThan(200 * MiB)
+  for (const url of urls.slice(0, 20)) {
+    const head = await fetch(new URL(url, server.url), {
+      method: 'HEAD',
+      headers: { 'Tus-Resumable': '1.0.0' },
+    })
+    expect(head.headers.get('upload-offset')).toBe('20000')
+  }
 })

@@ -13,6 +13,7 @@ import { type PagesOptions, pages } from '../../server/host/pages.ts'
 const builtIndex = `<!doctype html><html><head>
 <meta name="tidemark-endpoint" content="/files/" />
 <meta name="tidemark-max-size" content="" />
+<meta name="tidemark-disabled" content="" />
 <script type="module" src="./assets/index-abc123.js"></script></head></html>`
 
 let root: string
@@ -61,6 +62,17 @@ describe('the page', () => {
   it('knows no largest upload when none is set', async () => {
     const html = await (await fetch(await serve())).text()
     expect(html).toContain('<meta name="tidemark-max-size" content=""')
+  })
+
+  it('is told what the server has switched off', async () => {
+    const contentOf = async (options: Partial<PagesOptions>) => {
+      const html = await (await fetch(await serve(options))).text()
+      await app?.close()
+      return html.match(/<meta name="tidemark-disabled" content="([^"]*)"/)?.[1]
+    }
+    expect(await contentOf({})).toBe('')
+    expect(await contentOf({ disableDownload: true })).toBe('download')
+    expect(await contentOf({ disableDownload: true, disableTermination: true })).toBe('download termination')
   })
 
   it('keeps an endpoint with signs of HTML and of replacement patterns what it is: text', async () => {

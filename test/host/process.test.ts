@@ -48,6 +48,23 @@ describe('a start that can not be', () => {
     expect(end.stderr).toMatch(/^tidemark: --upload-dir "\/proc\/nowhere\/data" can not be used: .*\n$/)
   })
 
+  it('ends with 1 and one sentence that says who has it when the folder is in use', async () => {
+    const first = startBare(['--upload-dir', `${folder.path}/shared`, '--port', '0', '--host', '127.0.0.1'])
+    await first.port()
+    const end = await startBare([
+      '--upload-dir',
+      `${folder.path}/shared`,
+      '--port',
+      '0',
+      '--host',
+      '127.0.0.1',
+    ]).exited
+    expect(end).toMatchObject({ code: 1, stdout: '' })
+    expect(end.stderr).toMatch(
+      /^tidemark: --upload-dir ".*shared" can not be used: .*in use by process \d+.*\n$/,
+    )
+  })
+
   it('ends with 1 and one sentence when the port is taken', async () => {
     const other = createServer().listen(0, '127.0.0.1')
     await new Promise((resolve) => other.once('listening', resolve))

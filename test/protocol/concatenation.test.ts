@@ -194,6 +194,7 @@ describe('what can not be concatenated', () => {
     ['Upload-Defer-Length', { 'Upload-Defer-Length': 1 }, undefined, 400],
     ['a body', bytesType, 'abc', 403],
     ['a chunked body', { ...bytesType, 'Transfer-Encoding': 'chunked' }, '3\r\nabc\r\n0\r\n\r\n', 403],
+    ['Upload-Checksum', { 'Upload-Checksum': 'sha1 2jmj7l5rSw0yVb/vlWAYkK/YBwk=' }, undefined, 400],
     ['bad metadata', { 'Upload-Metadata': 'a *' }, undefined, 400],
   ]
   for (const [name, headers, body, status] of refused)

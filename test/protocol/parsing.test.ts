@@ -13,11 +13,12 @@ const bytes = { ...version, 'content-type': 'application/offset+octet-stream' }
 const collection: Target = { is: 'collection' }
 const upload: Target = { is: 'upload', id: 'u' }
 const nothing: Target = { is: 'nothing' }
+const abilities = { extensions: [], maxBytes: undefined }
 
 /** The command, or the code of the refusal. */
 function parse(method: string, target: Target, headers: RequestHeaders): unknown {
   try {
-    return parseTus(method, target, headers)
+    return parseTus({ method, target, headers, trailers: () => ({}) }, abilities)
   } catch (error) {
     if (error instanceof Refusal) return error.code
     throw error

@@ -97,6 +97,7 @@ export async function createUpload(
       isBytes: first !== undefined,
       hasBody: first !== undefined,
       contentLength: first === undefined ? 0 : Buffer.byteLength(first),
+      checksum: undefined,
     },
     request(first),
   )
@@ -112,7 +113,10 @@ export function append(
   body: Readable | string,
   req = request(body),
 ) {
-  return engine.append({ do: 'append', id, offset, length: undefined, contentLength: undefined }, req)
+  return engine.append(
+    { do: 'append', id, offset, length: undefined, contentLength: undefined, checksum: undefined },
+    req,
+  )
 }
 
 function asStream(body: Readable | Uint8Array | string | undefined): Readable {

@@ -25,7 +25,14 @@ async function start(
 }
 
 async function part(engine: UploadEngine, length: number, body = ''): Promise<string> {
-  const command = { length, metadata: undefined, isBytes: true, hasBody: body !== '', partial: 'partial' }
+  const command = {
+    length,
+    metadata: undefined,
+    checksum: undefined,
+    isBytes: true,
+    hasBody: body !== '',
+    partial: 'partial',
+  }
   const outcome = await engine.create({ do: 'create', contentLength: body.length, ...command }, request(body))
   if (outcome.is !== 'created') throw new Error(`the part was not created but ${outcome.is}`)
   return outcome.record.head.id

@@ -5,6 +5,7 @@ import type { UploadEngine } from '../../server/uploads/engine.ts'
 import { RedisConnection } from '../../stores/redis/redis-connection.ts'
 import { RedisLocker } from '../../stores/redis/redis-locker.ts'
 import { RedisRecords } from '../../stores/redis/redis-records.ts'
+import { deferred } from '../support/deferred.ts'
 import { append, createUpload, openBody, request, startEngine } from '../support/engine.ts'
 import { temporaryFolder } from '../support/folder.ts'
 
@@ -41,11 +42,19 @@ describe.each([
 
     expect(await refusalOf(append(b, id, 9, 'x'))).toBe('offset-conflict')
     expect(
-      await refusalOf(b.append({ do: 'append', id, offset: 4, length: 30, contentLength: 1 }, request('x'))),
+      await refusalOf(
+        b.append(
+          { do: 'append', id, offset: 4, length: 30, contentLength: 1, checksum: undefined },
+          request('x'),
+        ),
+      ),
     ).toBe('length-fixed')
     expect(
       await refusalOf(
-        b.append({ do: 'append', id, offset: 4, length: undefined, contentLength: 11 }, request()),
+        b.append(
+          { do: 'append', id, offset: 4, length: undefined, contentLength: 11, checksum: undefined },
+          request(),
+        ),
       ),
     ).toBe('body-too-long')
     body.end('567890')
@@ -55,31 +64,14 @@ describe.each([
   it('goes to the newest of several that wait', async () => {
     const { a, b } = await servers()
     const id = await createUpload(a, 10)
-    const release = openBody()
-    // A holder that is busy finishing something cannot be displaced: its body waits in a hook.
-    let letGo = () => {}
-    const finishing = append(
-      a,
-      id,
-      0,
-      openBody(),
-      request('1234567890', {
-        beforeFinish: () =>
-          new Promise((resolve) => {
-            letGo = resolve
-          }),
-      }),
-    )
-    await vi.waitFor(() => expect(letGo).not.toBe(undefined))
-    await new Promise((resolve) => setTimeout(resolve, 50))
+    const { finishing, letGo } = await busyHolder(a, id, '1234567890')
     const older = b.offset(id, request())
-    await new Promise((resolve) => setTimeout(resolve, 50))
+    await new Promise((resolve) => setTimeout(resolve, 300))
     const newest = a.offset(id, request())
     expect(await refusalOf(older)).toBe('locked')
     letGo()
     expect(await newest).toMatchObject({ is: 'offset', record: { mark: { offset: 10 } } })
     expect(await finishing).toMatchObject({ is: 'appended' })
-    release.destroy()
   })
 
   it('is terminated for whoever asks, and its running body ends', async () => {
@@ -117,20 +109,7 @@ describe.each([
   it('is refused to a request that has waited too long', async () => {
     const { a, b } = await servers({ acquireLockTimeoutMs: 200 })
     const id = await createUpload(a, 4)
-    let letGo = () => {}
-    const finishing = append(
-      a,
-      id,
-      0,
-      openBody(),
-      request('1234', {
-        beforeFinish: () =>
-          new Promise((resolve) => {
-            letGo = resolve
-          }),
-      }),
-    )
-    await new Promise((resolve) => setTimeout(resolve, 50))
+    const { finishing, letGo } = await busyHolder(a, id, '1234')
     const outcome = await b.offset(id, request())
     expect(outcome).toMatchObject({ is: 'refused', refusal: { code: 'locked', status: 423, retryAfterS: 1 } })
     letGo()
@@ -140,13 +119,7 @@ describe.each([
   it('is not kept waiting by a client that left while it waited', async () => {
     const { a, b } = await servers()
     const id = await createUpload(a, 4)
-    let letGo = () => {}
-    const hook = () =>
-      new Promise<void>((resolve) => {
-        letGo = resolve
-      })
-    const finishing = append(a, id, 0, openBody(), request('1234', { beforeFinish: hook }))
-    await new Promise((resolve) => setTimeout(resolve, 50))
+    const { finishing, letGo } = await busyHolder(a, id, '1234')
     const client = new AbortController()
     const waiting = b.offset(id, request(undefined, { signal: client.signal }))
     client.abort()
@@ -171,15 +144,9 @@ describe('a server that is stopped', () => {
   it('does not wait for those who wait for an upload', async () => {
     const { a } = await oneServer({ acquireLockTimeoutMs: 60_000 })
     const id = await createUpload(a, 4)
-    let letGo = () => {}
-    const hook = () =>
-      new Promise<void>((resolve) => {
-        letGo = resolve
-      })
-    const finishing = append(a, id, 0, openBody(), request('1234', { beforeFinish: hook }))
-    await new Promise((resolve) => setTimeout(resolve, 50))
+    const { finishing, letGo } = await busyHolder(a, id, '1234')
     const waiting = a.offset(id, request())
-    await new Promise((resolve) => setTimeout(resolve, 20))
+    await new Promise((resolve) => setTimeout(resolve, 300))
     const drained = a.drain()
     expect(await refusalOf(waiting)).toBe('locked')
     letGo()
@@ -204,6 +171,23 @@ async function twoServers(settings: object = {}) {
     return (await startEngine(directory, { ...parts, settings })).engine
   }
   return { a: await start(), b: await start() }
+}
+
+/** A holder that cannot be displaced, because it is finishing: it hangs in a hook until it is let go. */
+async function busyHolder(
+  engine: UploadEngine,
+  id: string,
+  content: string,
+): Promise<{ finishing: Promise<Outcome>; letGo: () => void }> {
+  const hanging = deferred()
+  const free = deferred()
+  const beforeFinish = () => {
+    hanging.resolve()
+    return free.promise
+  }
+  const finishing = append(engine, id, 0, content, request(content, { beforeFinish }))
+  await hanging.promise
+  return { finishing, letGo: free.resolve }
 }
 
 /** Waits until so many bytes of the running body are on the disk. */

@@ -1,6 +1,6 @@
 /**
  * The links to finished uploads, newest first. They are kept in this browser alone: whoever has a link has the
- * file, so nobody else is told.
+ * file, so nobody else is told. Where the server serves no downloads, the list has names only.
  */
 import { announce, byId, formatSize, isRecord, make, storedList } from './dom.ts'
 
@@ -17,6 +17,14 @@ export class FinishedList {
   #uploads = stored.read()
   readonly #list = byId('finished-list')
   readonly #clear = byId<HTMLButtonElement>('finished-clear')
+  readonly #row: (upload: FinishedUpload) => HTMLElement
+
+  constructor({ canDownload }: { canDownload: boolean }) {
+    this.#row = canDownload ? linkRow : nameRow
+    if (!canDownload) {
+      byId('finished-empty').textContent = 'Your finished uploads will be listed here, in this browser.'
+    }
+  }
 
   start(): void {
     this.#clear.addEventListener('click', () => {
@@ -49,11 +57,12 @@ export class FinishedList {
     const isEmpty = this.#uploads.length === 0
     this.#clear.hidden = isEmpty
     byId('finished-empty').hidden = !isEmpty
-    this.#list.replaceChildren(...this.#uploads.map(row))
+    this.#list.replaceChildren(...this.#uploads.map(this.#row))
   }
 }
 
-function row({ name, sizeBytes, url }: FinishedUpload): HTMLElement {
+function linkRow(upload: FinishedUpload): HTMLElement {
+  const { name, url } = upload
   // `download` keeps the name that the file had here, and keeps this page open while other uploads run.
   const link = make('a', { href: url, download: name, class: 'row-name' }, name)
   const copy = make(
@@ -69,13 +78,21 @@ function row({ name, sizeBytes, url }: FinishedUpload): HTMLElement {
       copy.textContent = 'Copy link'
     }, 2000)
   })
-  const text = make(
-    'div',
-    { class: 'row-text' },
-    link,
-    make('span', { class: 'quiet' }, formatSize(sizeBytes)),
+  return row(upload, link, copy)
+}
+
+function nameRow(upload: FinishedUpload): HTMLElement {
+  return row(upload, make('span', { class: 'row-name' }, upload.name))
+}
+
+function row({ sizeBytes, url }: FinishedUpload, name: HTMLElement, ...beside: HTMLElement[]): HTMLElement {
+  const size = make('span', { class: 'quiet' }, formatSize(sizeBytes))
+  return make(
+    'li',
+    { class: 'row', 'data-url': url },
+    make('div', { class: 'row-text' }, name, size),
+    ...beside,
   )
-  return make('li', { class: 'row', 'data-url': url }, text, copy)
 }
 
 async function copyText(text: string): Promise<boolean> {

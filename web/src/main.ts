@@ -2,21 +2,26 @@
 import '@uppy/core/css/style.min.css'
 import '@uppy/dashboard/css/style.min.css'
 import './style.css'
+import './uppy.css'
 import { ConnectionBanner } from './connection.ts'
+import { uploadDeleter } from './deletion.ts'
 import { FinishedList } from './finished-list.ts'
 import { readSettings } from './settings.ts'
 import { takeTabSlot } from './tab-slot.ts'
 import { startUploader } from './uploader.ts'
 import { WaitingList } from './waiting-list.ts'
 
-const finished = new FinishedList()
+const settings = readSettings()
+const finished = new FinishedList(settings)
 finished.start()
 
 const tabSlot = await takeTabSlot()
+const deleteUpload = uploadDeleter(settings)
 const waiting = new WaitingList((files) => {
   for (const file of files) addFile(file)
-})
-const uppy = startUploader(readSettings(), { tabSlot, banner: new ConnectionBanner(), finished, waiting })
+}, deleteUpload)
+const banner = new ConnectionBanner()
+const uppy = startUploader(settings, { tabSlot, banner, finished, waiting, deleteUpload })
 waiting.start()
 
 function addFile(file: File): void {

@@ -3,13 +3,20 @@ export interface PageSettings {
   /** Absolute URL of the tus endpoint. */
   endpoint: string
   maxSizeBytes: number | null
+  /** Whether finished uploads can be downloaded, so that links to them are of use. */
+  canDownload: boolean
+  /** Whether a cancelled upload may be deleted on the server. */
+  canDelete: boolean
 }
 
 export function readSettings(): PageSettings {
+  const disabled = metaContent('tidemark-disabled').split(' ')
   const maxSizeBytes = Number(metaContent('tidemark-max-size'))
   return {
     endpoint: new URL(metaContent('tidemark-endpoint') || '/files/', document.baseURI).href,
     maxSizeBytes: maxSizeBytes > 0 ? maxSizeBytes : null,
+    canDownload: !disabled.includes('download'),
+    canDelete: !disabled.includes('termination'),
   }
 }
 

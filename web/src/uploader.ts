@@ -7,8 +7,10 @@ import Dashboard from '@uppy/dashboard'
 import GoldenRetriever from '@uppy/golden-retriever'
 import Tus from '@uppy/tus'
 import type { ConnectionBanner } from './connection.ts'
+import { type DeleteUpload, deleteCancelled } from './deletion.ts'
 import { formatSize } from './dom.ts'
 import type { FinishedList } from './finished-list.ts'
+import { isPassing, retryDelaysMs } from './patience.ts'
 import type { PageSettings } from './settings.ts'
 import { StallWatch } from './stall-watch.ts'
 import { strings } from './strings.ts'
@@ -19,9 +21,6 @@ type PageUppy = Uppy<Meta, Body>
 
 const gib = 1024 ** 3
 const dayMs = 24 * 60 * 60 * 1000
-
-// The length of this list is the number of failures in a row that an upload survives: a day of trying.
-const retryDelaysMs = [0, 1000, 3000, 5000, ...Array<number>(8640).fill(10_000)]
 
 // The sizes are missing in the plugin's types; without them it keeps only files of up to 10 MiB.
 const keptFiles = { name: 'tidemark-files', maxFileSize: gib, maxTotalSize: 2 * gib }
@@ -34,6 +33,7 @@ export interface UploaderParts {
   banner: ConnectionBanner
   finished: FinishedList
   waiting: WaitingList
+  deleteUpload: DeleteUpload
 }
 
 export function startUploader(settings: PageSettings, parts: UploaderParts): PageUppy {
@@ -60,6 +60,7 @@ export function startUploader(settings: PageSettings, parts: UploaderParts): Pag
     expires: 7 * dayMs,
     indexedDB: keptFiles,
   })
+  deleteCancelled(uppy, parts.deleteUpload)
   rememberFinished(uppy, parts.finished)
   goOnAfterRestore(uppy, parts.waiting)
   quietenWhenIdle(uppy, parts.banner)
@@ -86,8 +87,8 @@ function tusOptions({ endpoint }: PageSettings, banner: ConnectionBanner, stalls
     storeFingerprintForResuming: true,
     removeFingerprintOnSuccess: true,
     allowedMetaFields: true,
-    onBeforeRequest(request, file) {
-      if (request.getMethod() !== 'DELETE') stalls.moved(file.id)
+    onBeforeRequest(_request, file) {
+      stalls.moved(file.id)
     },
     onAfterResponse(request, response) {
       const status = response.getStatus()
@@ -101,19 +102,13 @@ function tusOptions({ endpoint }: PageSettings, banner: ConnectionBanner, stalls
       // Full is not "not now": people must hear of it, and can press Retry once there is room.
       const willRetry = status !== 507 && decide(error)
       const isBusy = error.causingError instanceof NotNow || status !== 0
-      // A first 409 or 423 is the usual way of an upload that changes hands, and over in a moment. A DELETE is the
-      // end of an upload that people have cancelled: they wait for nothing.
-      const isQuiet =
-        (status > 0 && status < 500 && retryAttempt === 0) || error.originalRequest.getMethod() === 'DELETE'
+      // A first 409 or 423 is the usual way of an upload that changes hands, and over in a moment.
+      const isQuiet = status > 0 && status < 500 && retryAttempt === 0
       if (willRetry && !isQuiet)
         banner.failed(error.originalRequest.getURL(), isBusy ? 'busy' : 'unreachable')
       return willRetry
     },
   } satisfies ConstructorParameters<typeof Tus<Meta, Body>>[1]
-}
-
-function isPassing(status: number): boolean {
-  return status >= 500 || status === 409 || status === 423 || status === 429
 }
 
 function rememberFinished(uppy: PageUppy, finished: FinishedList): void {

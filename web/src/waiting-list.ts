@@ -2,6 +2,7 @@
  * Uploads that could go on, if only the file were here: it was too large for the browser to keep, or the browser
  * was killed while it made the copy. People are told what to do; the upload goes on when they do it.
  */
+import type { DeleteUpload } from './deletion.ts'
 import { announce, byId, formatSize, isRecord, make, storedList } from './dom.ts'
 
 export interface WaitingUpload {
@@ -17,10 +18,12 @@ const stored = storedList<WaitingUpload>('tidemark:waiting', isWaitingUpload)
 
 export class WaitingList {
   readonly #onChosen: (files: File[]) => void
+  readonly #deleteUpload: DeleteUpload
   #uploads = stored.read()
 
-  constructor(onChosen: (files: File[]) => void) {
+  constructor(onChosen: (files: File[]) => void, deleteUpload: DeleteUpload) {
     this.#onChosen = onChosen
+    this.#deleteUpload = deleteUpload
   }
 
   start(): void {
@@ -64,7 +67,10 @@ export class WaitingList {
       { type: 'button', class: 'button', 'aria-label': `Forget ${name}` },
       'Forget',
     )
-    forget.addEventListener('click', () => this.take(id))
+    forget.addEventListener('click', () => {
+      const forgotten = this.take(id)
+      if (forgotten?.uploadUrl) this.#deleteUpload(forgotten.uploadUrl)
+    })
     const text = make(
       'div',
       { class: 'row-text' },
