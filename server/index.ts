@@ -3,6 +3,7 @@ export {
   type AcquireOptions,
   type Appender,
   type ByteStore,
+  type Concatenation,
   type Lock,
   LockError,
   type Locker,

@@ -113,6 +113,15 @@ export const settings = {
     default: 'false',
     sentence: 'Do not let clients delete uploads.',
   }),
+  removeParts: define({
+    group: uploads,
+    flag: 'remove-parts',
+    kind: flag,
+    default: 'false',
+    sentence:
+      'Remove the parts of a concatenation once the upload that was made of them is finished; by default they stay ' +
+      'until somebody deletes them.',
+  }),
   durability: define({
     group: uploads,
     flag: 'durability',

@@ -18,6 +18,10 @@ export interface UploadHead {
   readonly dialect: 'tus'
   /** `Upload-Concat` exactly as sent: `partial`, or `final;...`. */
   readonly concat?: string
+  /** A final: the ids of its parts, in their order; one may be there twice. */
+  readonly parts?: readonly string[]
+  /** A final: names the request that made it. Who repeats that request is given the same final. */
+  readonly concatKey?: string
   /** Who created the upload; undefined when nobody was asked. */
   readonly owner?: string
 }
@@ -109,6 +113,36 @@ export interface ByteStore {
   sweepOrphans(olderThanMs: number): Promise<number>
   /** Bytes that are free for new uploads; undefined when the store does not know. */
   freeBytes(): Promise<number | undefined>
+  /** How uploads become one; undefined in a store that can not do it, and then concatenation is not announced. */
+  readonly concatenation?: Concatenation
+}
+
+/**
+ * Makes one upload, the final, of the bytes of others, its parts. What a final needs is noted beside each part, by a
+ * **tie**: so whoever finishes a part finds the finals that wait for it, on every server, without a search.
+ *
+ * - `tie` is exclusive: one part has one tie of a key. Ties outlive every process, and go with their part.
+ * - Of a `tie` and a `seal` that run at the same time one fails: no final is ever tied to a part that is being removed.
+ * - A tie may name a final that is gone, and then means nothing. Look at the final.
+ * - `assemble` never changes a part, and holds no more than a buffer in memory.
+ */
+export interface Concatenation {
+  /** Ties a final to a part, under the key of the final. `sealed` when the part takes no more ties, or is not there. */
+  tie(part: string, key: string, final: string): Promise<'tied' | 'sealed' | { readonly takenBy: string }>
+  /** The final that is tied to a part under a key. */
+  tiedTo(part: string, key: string): Promise<string | undefined>
+  /** Takes the tie away when it is this final's. */
+  untie(part: string, key: string, final: string): Promise<void>
+  /** Every final that is tied to a part. */
+  finalsOf(part: string): Promise<string[]>
+  /** Makes a part take no more ties, because it will be removed. False while `isNeeded` says so of a tied final. */
+  seal(part: string, isNeeded: (final: string) => Promise<boolean>): Promise<boolean>
+  /**
+   * Writes the bytes of finished parts, one after the other, to a final, from its mark on; the mark follows, and an
+   * assembly that was cut off goes on from it. All is written when this returns, and nothing is finished. Fails with the reason of `signal`
+   * when that aborts.
+   */
+  assemble(final: Appender, parts: readonly UploadRecord[], signal: AbortSignal): Promise<void>
 }
 
 /**

@@ -5,13 +5,14 @@
 import http, { type IncomingMessage, type ServerResponse } from 'node:http'
 import { Server, type ServerOptions } from '@tus/server'
 import type { DataStore } from '@tus/utils'
+import type { ServerRequest } from 'srvx'
 import { type ByteStore, type RecordStore, StoreError } from '../../stores/contracts.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
 import { Refusal } from '../errors.ts'
 import { corsHeaders } from '../protocol/cors.ts'
 import type { Command, Outcome } from '../protocol/messages.ts'
 import { type Abilities, type Answer, methodOf, parseTus, renderTus, type Target } from '../protocol/tus.ts'
-import { originOf, pathOf, targetOf } from '../protocol/upload-url.ts'
+import { originOf, pathOf, targetOf, targetOfReference } from '../protocol/upload-url.ts'
 import { type EngineSettings, UploadEngine } from '../uploads/engine.ts'
 import type { EngineEvent } from '../uploads/hold.ts'
 import { Sweeper } from '../uploads/sweeper.ts'
@@ -38,6 +39,8 @@ export interface TidemarkServerOptions extends Omit<ServerOptions, 'locker' | 'l
   /** How long a request waits for its upload. Default 20,000. */
   readonly acquireLockTimeoutMs?: number
   readonly disableTermination?: boolean
+  /** Remove parts once all uploads that were made of them are finished. Default: they stay. */
+  readonly removeParts?: boolean
   readonly disableDownload?: boolean
   /** Whose `X-Forwarded-*` count, when `respectForwardedHeaders` is set. Default: everybody's. */
   readonly trustsProxy?: (address: string) => boolean
@@ -70,12 +73,14 @@ export class TidemarkServer extends Server {
       bytes,
       records: options.records,
       locker: this.#lockers,
+      ownRequest: (id) => this.#ownRequest(id),
       report: (event) => options.report?.(event),
       settings: {
         expiry: expiryOf(options),
         idleMs: options.networkTimeoutMs ?? 60_000,
         leastBytesPerSecond: options.leastBytesPerSecond ?? 0,
         acquireLockTimeoutMs: options.acquireLockTimeoutMs ?? 20_000,
+        removeParts: options.removeParts ?? false,
       },
     })
     this.#abilities = abilitiesOf(bytes, options)
@@ -134,7 +139,8 @@ export class TidemarkServer extends Server {
   // biome-ignore lint/suspicious/noExplicitAny: the arguments are those of net.Server.listen, as in the base class
   override listen(...args: any[]): http.Server {
     const onRequest = (req: IncomingMessage, res: ServerResponse) => void this.handle(req, res)
-    const server = http.createServer({ requestTimeout: 0 }, onRequest)
+    // A concatenation names a thousand uploads in one header; Node's own limit is 16 KiB.
+    const server = http.createServer({ requestTimeout: 0, maxHeaderSize: 128 * 1024 }, onRequest)
     server.on('checkContinue', (req: IncomingMessage, res: ServerResponse) => {
       new NodeExchange(req, res).facts.expectsContinue = true
       onRequest(req, res)
@@ -159,7 +165,8 @@ export class TidemarkServer extends Server {
       if (target.is === 'upload') exchange.facts.uploadId = target.id
       const { headers } = exchange
       const trailers = () => exchange.trailers
-      const command = parseTus({ method, target, headers, trailers }, this.#abilities)
+      const idOfUrl = (url: string) => this.#idOfUrl(url)
+      const command = parseTus({ method, target, headers, trailers, idOfUrl }, this.#abilities)
       return await this.#run(command, exchange)
     } catch (error) {
       return { is: 'answer', ...(await this.#answerError(error, exchange, method)) }
@@ -195,6 +202,8 @@ export class TidemarkServer extends Server {
         return { is: 'options' }
       case 'create':
         return this.engine.create(command, request)
+      case 'concat':
+        return this.engine.concat(command, request)
       case 'append':
         return this.engine.append(command, request)
       case 'offset':
@@ -218,9 +227,10 @@ export class TidemarkServer extends Server {
     if (!('record' in outcome)) return answer
     const { mark } = outcome.record
     facts.offset = mark.offset
-    if (command.do !== 'create' && command.do !== 'append') return answer
-    facts.bytesReceived = mark.offset - (command.do === 'append' ? command.offset : 0)
-    if (!request.hasFinished) return answer
+    if (command.do !== 'create' && command.do !== 'append' && command.do !== 'concat') return answer
+    if (command.do !== 'concat')
+      facts.bytesReceived = mark.offset - (command.do === 'append' ? command.offset : 0)
+    if (!request.hasFinished || mark.state !== 'finished') return answer
     let changed = answer
     try {
       changed = request.withFinishHook(answer)
@@ -274,6 +284,24 @@ export class TidemarkServer extends Server {
     if (!getFileIdFromRequest || target.is === 'collection') return target
     const id = getFileIdFromRequest(exchange.request, target.is === 'upload' ? target.id : undefined)
     return id === undefined ? { is: 'nothing' } : { is: 'upload', id }
+  }
+
+  /** Knows uploads by the URLs that clients name in headers. */
+  #idOfUrl(url: string): string | undefined {
+    const { getFileIdFromRequest, path } = this.#options
+    const target = targetOfReference(url, path)
+    const id = target.is === 'upload' ? target.id : undefined
+    if (!getFileIdFromRequest || target.is === 'collection') return id
+    const { pathname } = new URL(id === undefined ? '/' : url, `http://localhost${path.replace(/\/+$/, '')}/`)
+    return getFileIdFromRequest(new Request(new URL(pathname, 'http://localhost')) as ServerRequest, id)
+  }
+
+  /** What is done without a request has hooks all the same; they are shown one that asks for nothing. */
+  #ownRequest(id: string): HookedRequest {
+    const { path: mountPath } = this.#options
+    const url = `http://localhost${mountPath.replace(/\/+$/, '')}/${encodeURIComponent(id)}`
+    const exchange = new WebExchange(new Request(url, { method: 'POST' }))
+    return new HookedRequest(exchange, this.#options, this.#events, (id) => this.#locationOf(id, exchange))
   }
 
   #locationOf(id: string, exchange: Exchange): string {

@@ -61,14 +61,14 @@ export class HookedRequest implements UploadRequest {
     return this.#options.disableTerminationForFinishedUploads !== true
   }
 
-  async nameUpload(metadata: string | undefined): Promise<string> {
+  async nameUpload(metadata: string | undefined, suggested?: string): Promise<string> {
     const { namingFunction } = this.#options
     const id = namingFunction
       ? await namingFunction(
           this.#exchange.request,
           metadata === undefined ? undefined : parseMetadata(metadata),
         )
-      : randomBytes(16).toString('hex')
+      : (suggested ?? randomBytes(16).toString('hex'))
     this.#exchange.facts.uploadId = id
     return id
   }
@@ -81,6 +81,11 @@ export class HookedRequest implements UploadRequest {
 
   async incoming(id: string): Promise<void> {
     await this.#options.onIncomingRequest?.(this.#exchange.request, id)
+  }
+
+  async repeated(id: string): Promise<void> {
+    this.#exchange.facts.uploadId = id
+    await this.incoming(id)
   }
 
   async beforeCreate(head: UploadHead, length: number | undefined): Promise<string | undefined> {
@@ -122,6 +127,10 @@ export class HookedRequest implements UploadRequest {
 
   finished(record: UploadRecord, answer: Answer): void {
     this.#tell(EVENTS.POST_FINISH, () => [asResponse(answer), uploadOf(record)])
+  }
+
+  finishedLate(record: UploadRecord): void {
+    this.finished(record, { status: 204, headers: {} })
   }
 
   terminated(id: string, answer: Answer): void {

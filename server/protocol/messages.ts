@@ -8,6 +8,7 @@ import type { Refusal } from '../errors.ts'
 export type Command =
   | { readonly do: 'options' }
   | CreateCommand
+  | ConcatCommand
   | AppendCommand
   | { readonly do: 'offset'; readonly id: string }
   | { readonly do: 'terminate'; readonly id: string }
@@ -35,6 +36,18 @@ export interface CreateCommand {
   /** Bytes of the body when its length is known. */
   readonly contentLength: number | undefined
   readonly checksum: ExpectedChecksum | undefined
+  /** The words that make it a part of a later final, as sent. */
+  readonly partial?: string | undefined
+}
+
+/** Makes one upload of the bytes of others. */
+export interface ConcatCommand {
+  readonly do: 'concat'
+  /** The words that asked for it, as sent. */
+  readonly asSent: string
+  /** Ids of the parts, in order; one may be there twice. */
+  readonly parts: readonly string[]
+  readonly metadata: string | undefined
 }
 
 export interface AppendCommand {

@@ -2,12 +2,15 @@
  * The tus dialect, protocol 1.0.0: requests to commands, outcomes to answers. Pure; every rule cites its clause.
  * https://tus.io/protocols/resumable-upload
  */
+import type { UploadRecord } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
 import { checksumAlgorithms, parseChecksum } from './checksum.ts'
+import { parseConcat } from './concat.ts'
 import type {
   AppendCommand,
   Checksum,
   Command,
+  ConcatCommand,
   CreateCommand,
   ExpectedChecksum,
   Outcome,
@@ -50,16 +53,23 @@ export interface TusRequest {
   readonly headers: RequestHeaders
   /** The trailers; known only when the body has ended. */
   readonly trailers: () => RequestHeaders
+  /** The id of the upload that a URL in a header means. */
+  readonly idOfUrl?: ((url: string) => string | undefined) | undefined
 }
 
 /** Reads a request, or throws the Refusal that answers it. What the store can not do is refused, never ignored. */
-export function parseTus({ method, target, headers, trailers }: TusRequest, abilities: Abilities): Command {
+export function parseTus(
+  { method, target, headers, trailers, idOfUrl }: TusRequest,
+  abilities: Abilities,
+): Command {
   if (method === 'OPTIONS') return { do: 'options' }
   checkVersion(method, headers)
   switch (method) {
     case 'POST':
       if (target.is !== 'collection') throw new Refusal('not-found')
-      return parseCreate(headers, parseExpectedChecksum(headers, trailers, abilities))
+      return parseCreate(headers, parseExpectedChecksum(headers, trailers, abilities), {
+        idOfUrl: abilities.extensions.includes('concatenation') ? idOfUrl : undefined,
+      })
     case 'HEAD':
       return { do: 'offset', id: idOf(target) }
     case 'PATCH':
@@ -90,7 +100,7 @@ export function renderTus(
       return { status: 200, headers }
     case 'created':
       headers.Location = created.location
-      if (created.withOffset || outcome.record.mark.state === 'finished')
+      if ((created.withOffset && !isWaiting(outcome.record)) || outcome.record.mark.state === 'finished')
         headers['Upload-Offset'] = String(outcome.record.mark.offset)
       return { status: 201, headers: withExpiry(headers, outcome.expiresAt) }
     case 'appended':
@@ -99,9 +109,11 @@ export function renderTus(
     case 'offset': {
       const { head, mark } = outcome.record
       headers['Cache-Control'] = 'no-store'
-      headers['Upload-Offset'] = String(mark.offset)
-      if (mark.length === undefined) headers['Upload-Defer-Length'] = '1'
-      else headers['Upload-Length'] = String(mark.length)
+      // Concatenation: a final has no offset, and says nothing of a length to come, until its parts are finished.
+      if (!isWaiting(outcome.record)) headers['Upload-Offset'] = String(mark.offset)
+      if (mark.length !== undefined) headers['Upload-Length'] = String(mark.length)
+      else if (!isWaiting(outcome.record)) headers['Upload-Defer-Length'] = '1'
+      if (head.concat !== undefined) headers['Upload-Concat'] = head.concat
       if (head.metadata !== undefined) headers['Upload-Metadata'] = head.metadata
       return { status: 200, headers: withExpiry(headers, outcome.expiresAt) }
     }
@@ -110,6 +122,11 @@ export function renderTus(
     case 'refused':
       return renderRefusal(outcome.refusal, headers)
   }
+}
+
+/** A final that is not made yet. */
+function isWaiting({ head, mark }: UploadRecord): boolean {
+  return head.parts !== undefined && mark.state === 'open'
 }
 
 function renderRefusal(refusal: Refusal, headers: Record<string, string>): Answer {
@@ -137,9 +154,25 @@ function checkVersion(method: string, headers: RequestHeaders): void {
   if (['POST', 'HEAD', 'PATCH', 'DELETE'].includes(method)) throw new Refusal('version-missing')
 }
 
-function parseCreate(headers: RequestHeaders, checksum: ExpectedChecksum | undefined): CreateCommand {
-  refuseUnsupported(headers, ['upload-concat'])
+function parseCreate(
+  headers: RequestHeaders,
+  checksum: ExpectedChecksum | undefined,
+  { idOfUrl }: { idOfUrl: TusRequest['idOfUrl'] },
+): CreateCommand | ConcatCommand {
+  if (!idOfUrl) refuseUnsupported(headers, ['upload-concat'])
   const body = parseBody(headers)
+  const asSent = one(headers, 'upload-concat')
+  const concat = asSent === undefined ? undefined : parseConcat(asSent, idOfUrl!)
+  if (concat?.is === 'final') {
+    if (headers['upload-length'] !== undefined || headers['upload-defer-length'] !== undefined)
+      throw new Refusal('concat-length')
+    if (body.isThere) throw new Refusal('concat-body')
+    if (checksum)
+      throw new Refusal('header-unsupported', {
+        detail: 'a final upload takes no bytes of its own, so it takes no Upload-Checksum',
+      })
+    return { do: 'concat', asSent: asSent!, parts: concat.parts, metadata: parseCreationMetadata(headers) }
+  }
   if (body.isThere && !body.isBytes) throw new Refusal('content-type')
   return {
     do: 'create',
@@ -149,6 +182,7 @@ function parseCreate(headers: RequestHeaders, checksum: ExpectedChecksum | undef
     hasBody: body.isThere,
     contentLength: body.length,
     checksum,
+    ...(concat && { partial: asSent }),
   }
 }
 

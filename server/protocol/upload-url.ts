@@ -16,6 +16,14 @@ export function targetOf(url: string, mountPath: string): Target {
   }
 }
 
+/** What a URL that a client wrote into a header points at: absolute, or relative to the creation URL. Whose host it names is not looked at: behind a proxy a server may not know its own. */
+export function targetOfReference(reference: string, mountPath: string): Target {
+  const base = `http://localhost${mountPath.replace(/\/+$/, '')}/`
+  return URL.canParse(reference, base)
+    ? targetOf(new URL(reference, base).href, mountPath)
+    : { is: 'nothing' }
+}
+
 /** The path of a request target, in origin form (`/a?b`) or absolute form (`http://host/a?b`). */
 export function pathOf(url: string): string {
   const withoutOrigin = url.startsWith('/') ? url : url.replace(/^[a-z][a-z0-9+.-]*:\/\/[^/?#]*/i, '')

@@ -11,14 +11,16 @@ import {
   LockError,
   type Locker,
   type RecordStore,
-  StoreError,
   type UploadHead,
   type UploadRecord,
 } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
-import type { AppendCommand, CreateCommand, Outcome } from '../protocol/messages.ts'
+import type { AppendCommand, ConcatCommand, CreateCommand, Outcome } from '../protocol/messages.ts'
 import { Receiver } from './byte-path.ts'
+import { type Concatenator, concatenatorOf } from './concat.ts'
+import { outcomeOf, retryAfterS } from './failures.ts'
 import { type EngineEvent, type Filled, type HoldContext, UploadHold } from './hold.ts'
+import { isPart, isWaiting } from './kin.ts'
 import { Pulse } from './pulse.ts'
 import { type Expiry, expiresAt, isExpired, refuseAbsent, refuseAppend, refuseCreate } from './rules.ts'
 
@@ -27,6 +29,8 @@ export interface EngineSettings {
   readonly idleMs: number
   readonly leastBytesPerSecond: number
   readonly acquireLockTimeoutMs: number
+  /** Whether parts are removed once all finals that were made of them are finished. */
+  readonly removeParts: boolean
 }
 
 /** What the engine needs of one request. */
@@ -37,8 +41,10 @@ export interface UploadRequest {
   readonly signal: AbortSignal
   /** Keeps the writers of this request's upload apart, where that is not the engine's own locker. */
   readonly locker?: Locker | undefined
-  /** Names a new upload. */
-  nameUpload(metadata: string | undefined): Promise<string>
+  /** Names a new upload; by the name that is suggested, unless somebody wants another. */
+  nameUpload(metadata: string | undefined, suggested?: string): Promise<string>
+  /** Asked before the creation that made an upload is answered once more; its errors refuse the request. */
+  repeated(id: string): Promise<void>
   /** Asked before anything is made; gives the metadata that the upload shall have. Its errors refuse the creation. */
   beforeCreate(head: UploadHead, length: number | undefined): Promise<string | undefined>
   /** Largest length that this request may give the upload; Infinity without a limit. */
@@ -50,6 +56,8 @@ export interface UploadRequest {
   /** Told once the thing is true. */
   created(record: UploadRecord): void
   received(record: UploadRecord): void
+  /** Told of an upload that was finished after the request was answered. */
+  finishedLate(record: UploadRecord): void
 }
 
 export interface EngineParts {
@@ -59,10 +67,10 @@ export interface EngineParts {
   readonly settings: EngineSettings
   /** Told of what an operator should know: rewinds, lost leases, records that could not be written. */
   readonly report: (event: EngineEvent) => void
+  /** Stands in for the request where the engine does something by itself: finishing a final. */
+  readonly ownRequest: (id: string) => UploadRequest
   readonly pulse?: Pulse
 }
-
-const retryAfterS = 1
 
 export class UploadEngine implements HoldContext {
   readonly bytes: ByteStore
@@ -71,6 +79,7 @@ export class UploadEngine implements HoldContext {
   readonly pulse: Pulse
   readonly report: (event: EngineEvent) => void
   readonly #locker: Locker
+  readonly #concat: Concatenator | undefined
   readonly #holds = new Set<UploadHold>()
   readonly #draining = new AbortController()
   #drained: Promise<void> | undefined
@@ -83,6 +92,14 @@ export class UploadEngine implements HoldContext {
     this.report = parts.report
     this.pulse = parts.pulse ?? new Pulse()
     this.#locker = parts.locker
+    const { bytes, records, settings, pulse, report } = this
+    const { locker, ownRequest } = parts
+    this.#concat = concatenatorOf({
+      ...{ bytes, records, settings, pulse, report, locker, ownRequest },
+      draining: this.#draining.signal,
+      remove: (id) => this.#remove(id),
+      expire: (id, now) => this.expire(id, now),
+    })
   }
 
   async start(): Promise<void> {
@@ -111,10 +128,21 @@ export class UploadEngine implements HoldContext {
     })
     if (this.#holds.size === 0) this.#onIdle?.()
     await this.#drained
+    await this.#concat?.assemblies.drained()
   }
 
   create(command: CreateCommand, request: UploadRequest): Promise<Outcome> {
     return this.#settle('append', () => this.#create(command, request))
+  }
+
+  /** Makes one upload of others. */
+  concat(command: ConcatCommand, request: UploadRequest): Promise<Outcome> {
+    return this.#settle('append', async () => {
+      const draining = this.#refuseWhileDraining()
+      if (draining) return { is: 'refused', refusal: draining }
+      if (!this.#concat) return { is: 'refused', refusal: new Refusal('header-unsupported') }
+      return this.#concat.create(command, request)
+    })
   }
 
   append(command: AppendCommand, request: UploadRequest): Promise<Outcome> {
@@ -140,7 +168,11 @@ export class UploadEngine implements HoldContext {
     const maxBytes = await request.maxBytes(id)
     const refusal = refuseCreate(command, maxBytes)
     if (refusal) return { is: 'refused', refusal }
-    const draft: UploadHead = { id, createdAt: Date.now(), dialect: 'tus' }
+    const { partial } = command
+    const draft: UploadHead = {
+      ...{ id, createdAt: Date.now(), dialect: 'tus' },
+      ...(partial !== undefined && { concat: partial }),
+    }
     const metadata = await request.beforeCreate(withMetadata(draft, command.metadata), command.length)
     const head = withMetadata(draft, metadata)
     return this.#holding(id, request, async (hold) => {
@@ -163,14 +195,14 @@ export class UploadEngine implements HoldContext {
     const { id } = command
     const maxBytes = await request.maxBytes(id)
     const seen = await this.bytes.look(id)
-    const refusal = this.#refuseAppend(seen, command, maxBytes)
+    const refusal = await this.#refuseAppend(seen, command, maxBytes)
     if (refusal) return { is: 'refused', refusal }
     if (seen?.mark.state === 'finished') return this.#appendNothing(seen, command, request)
     return this.#holding(id, request, async (hold, lock) => {
       const appender = await this.bytes.open(id, () => lock.isHeld())
       const record = appender?.record ?? (await this.bytes.look(id))
       if (appender) hold.take(appender)
-      const refusal = this.#refuseAppend(record, command, maxBytes)
+      const refusal = await this.#refuseAppend(record, command, maxBytes)
       if (refusal) return { is: 'refused', refusal }
       if (!appender) return this.#appendNothing(record!, command, request)
       const hasBody = command.contentLength !== 0
@@ -185,27 +217,33 @@ export class UploadEngine implements HoldContext {
 
   async #offset(id: string, request: UploadRequest): Promise<Outcome> {
     const seen = await this.bytes.look(id)
-    const refusal = refuseAbsent(seen, this.settings.expiry, Date.now())
+    const refusal = await this.#refuseAbsent(seen)
     if (refusal) return { is: 'refused', refusal }
+    if (this.#concat && isWaiting(seen!)) return this.#concat.offset(seen!)
     if (seen!.mark.state === 'finished') return this.#offsetOf(seen!)
     return this.#holding(id, request, async () => {
       const record = await this.bytes.look(id)
-      const refusal = refuseAbsent(record, this.settings.expiry, Date.now())
+      const refusal = await this.#refuseAbsent(record)
       return refusal ? { is: 'refused', refusal } : this.#offsetOf(record!)
     })
   }
 
   async #terminate(id: string, request: UploadRequest): Promise<Outcome> {
-    const refuse = (record: UploadRecord | undefined): Refusal | undefined => {
+    const refuse = async (record: UploadRecord | undefined): Promise<Refusal | undefined> => {
       if (record?.mark.state === 'finished' && !request.mayTerminateFinished)
         return new Refusal('finished-termination-disabled')
-      return refuseAbsent(record, this.settings.expiry, Date.now())
+      const refusal = await this.#refuseAbsent(record)
+      if (refusal || !(await this.#concat?.kin.isNeeded(record!))) return refusal
+      return new Refusal('part-needed')
     }
-    const refusal = refuse(await this.bytes.look(id))
+    const refusal = await refuse(await this.bytes.look(id))
     if (refusal) return { is: 'refused', refusal }
     return this.#holding(id, request, async () => {
-      const refusal = refuse(await this.bytes.look(id))
+      const record = await this.bytes.look(id)
+      const refusal = await refuse(record)
       if (refusal) return { is: 'refused', refusal }
+      if ((await this.#concat?.letGo(record!.head)) === false)
+        return { is: 'refused', refusal: new Refusal('part-needed') }
       await this.#remove(id)
       return { is: 'terminated' }
     })
@@ -213,22 +251,25 @@ export class UploadEngine implements HoldContext {
 
   async #read(id: string): Promise<Outcome> {
     const record = await this.bytes.look(id)
-    if (record?.mark.state !== 'finished') return { is: 'refused', refusal: new Refusal('not-found') }
+    if (record?.mark.state !== 'finished' || isPart(record.head))
+      return { is: 'refused', refusal: new Refusal('not-found') }
     return { is: 'readable', record }
   }
 
   /** Removes an upload that has expired, under the lock. False when it has not, or is gone already. */
   async expire(id: string, now: number): Promise<boolean> {
-    const { expiry, acquireLockTimeoutMs: timeoutMs } = this.settings
+    const { acquireLockTimeoutMs: timeoutMs } = this.settings
     const seen = await this.bytes.look(id)
-    if (seen === undefined || !isExpired(seen, expiry, now)) {
+    if (seen === undefined || !(await this.#isExpired(seen, now))) {
       await this.correctRecord(id, seen)
+      if (seen) await this.#concat?.goOn(seen)
       return false
     }
     const lock = await this.#locker.acquire(id, { timeoutMs, signal: this.#draining.signal })
     try {
       const record = await this.bytes.look(id)
-      if (record === undefined || !isExpired(record, expiry, now)) return false
+      if (record === undefined || !(await this.#isExpired(record, now))) return false
+      if ((await this.#concat?.letGo(record.head)) === false) return false
       await this.#remove(id)
       return true
     } finally {
@@ -239,6 +280,7 @@ export class UploadEngine implements HoldContext {
   /** Makes the record of an upload say what its mark says. */
   async correctRecord(id: string, seen: UploadRecord | undefined): Promise<void> {
     if (seen === undefined || seen.mark.state === 'terminated') await this.records?.remove(id)
+    else if (this.#concat && seen.head.concat !== undefined) await this.#concat.assemblies.putRecord(seen)
     else await this.records?.put(seen, expiresAt(seen, this.settings.expiry))
   }
 
@@ -246,16 +288,29 @@ export class UploadEngine implements HoldContext {
     return this.isDraining ? new Refusal('unavailable', { retryAfterS }) : undefined
   }
 
-  #refuseAppend(
+  async #refuseAppend(
     record: UploadRecord | undefined,
     command: AppendCommand,
     maxBytes: number,
-  ): Refusal | undefined {
+  ): Promise<Refusal | undefined> {
     return (
       this.#refuseWhileDraining() ??
-      refuseAbsent(record, this.settings.expiry, Date.now()) ??
+      (await this.#refuseAbsent(record)) ??
       refuseAppend(record!, command, maxBytes)
     )
+  }
+
+  async #refuseAbsent(record: UploadRecord | undefined): Promise<Refusal | undefined> {
+    const now = Date.now()
+    const refusal = refuseAbsent(record, this.settings.expiry, now)
+    const isStillNeeded =
+      refusal?.code === 'gone' && record?.mark.state === 'open' && !(await this.#isExpired(record, now))
+    return isStillNeeded ? undefined : refusal
+  }
+
+  /** An upload does not expire before those that it belongs together with. */
+  async #isExpired(record: UploadRecord, now: number): Promise<boolean> {
+    return isExpired(record, this.settings.expiry, now) && !(await this.#concat?.kin.outlives(record, now))
   }
 
   /** An append to a finished upload, at its end: nothing to do, unless the body turns out to hold something. */
@@ -328,7 +383,9 @@ export class UploadEngine implements HoldContext {
 
   async #settle(purpose: 'append' | 'ask', work: () => Promise<Outcome>): Promise<Outcome> {
     try {
-      return await work()
+      const outcome = await work()
+      if (outcome.is === 'created' || outcome.is === 'appended') this.#concat?.received(outcome.record)
+      return outcome
     } catch (error) {
       const isClientGone = error instanceof LockError && error.code === 'aborted' && !this.isDraining
       return isClientGone ? { is: 'cut', record: undefined, why: 'client-gone' } : outcomeOf(error, purpose)
@@ -366,25 +423,4 @@ export class UploadEngine implements HoldContext {
 
 function withMetadata(head: UploadHead, metadata: string | undefined): UploadHead {
   return metadata === undefined ? head : { ...head, metadata }
-}
-
-/** What a failure means for the request. A question about an upload is never answered as a server error. */
-function outcomeOf(error: unknown, purpose: 'append' | 'ask'): Outcome {
-  const refused = (refusal: Refusal): Outcome => ({ is: 'refused', refusal })
-  if (error instanceof Refusal) return refused(error)
-  if (error instanceof LockError) {
-    if (error.code === 'unavailable')
-      return refused(new Refusal(purpose === 'ask' ? 'busy' : 'unavailable', { retryAfterS, cause: error }))
-    return refused(new Refusal('locked', { retryAfterS, cause: error }))
-  }
-  if (error instanceof StoreError) {
-    if (error.code === 'superseded') return { is: 'cut', record: undefined, why: 'lease-lost' }
-    if (error.code === 'exists') return refused(new Refusal('exists', { cause: error }))
-    if (error.code === 'bad-id') return refused(new Refusal('id-invalid', { cause: error }))
-    if (purpose === 'ask') return refused(new Refusal('busy', { retryAfterS, cause: error }))
-    if (error.code === 'full') return refused(new Refusal('full', { cause: error }))
-    if (error.code === 'unavailable')
-      return refused(new Refusal('unavailable', { retryAfterS, cause: error }))
-  }
-  throw error
 }

@@ -9,6 +9,7 @@ import type { ExpectedChecksum } from '../protocol/messages.ts'
 import { type Ended, Receiver, type StopReason } from './byte-path.ts'
 import { type RunningDigest, startDigest } from './digest.ts'
 import type { EngineSettings, UploadRequest } from './engine.ts'
+import { isPart } from './kin.ts'
 import type { Pulse } from './pulse.ts'
 import { expiresAt } from './rules.ts'
 
@@ -18,6 +19,7 @@ export type EngineEvent =
   | { readonly is: 'displaced'; readonly id: string; readonly offset: number }
   | { readonly is: 'record-failed'; readonly id: string; readonly error: unknown }
   | { readonly is: 'left-behind'; readonly id: string; readonly error: unknown }
+  | { readonly is: 'assembly-failed'; readonly id: string; readonly error: unknown }
   | { readonly is: 'sweep-failed'; readonly error: unknown }
 
 export interface FillPlan {
@@ -218,7 +220,9 @@ export class UploadHold {
 
   async #finish(appender: Appender, length: number, request: UploadRequest): Promise<UploadRecord> {
     const { record } = appender
-    await request.beforeFinish({ ...record, mark: { ...record.mark, offset: length, length } })
+    // Of parts nobody is told: what was uploaded is their final.
+    if (!isPart(record.head))
+      await request.beforeFinish({ ...record, mark: { ...record.mark, offset: length, length } })
     return appender.finish(length)
   }
 

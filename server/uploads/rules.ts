@@ -46,10 +46,11 @@ export function refuseAbsent(
 
 /** Refuses an append that does not fit the upload as it is. An empty one at the end of a finished upload fits. */
 export function refuseAppend(
-  { mark }: UploadRecord,
+  { head, mark }: UploadRecord,
   command: AppendCommand,
   maxBytes: number,
 ): Refusal | undefined {
+  if (head.parts !== undefined) return new Refusal('final-append')
   if (command.offset !== mark.offset) return new Refusal('offset-conflict', { offset: mark.offset })
   if (command.length !== undefined) {
     if (mark.length !== undefined && mark.length !== command.length) return new Refusal('length-fixed')

@@ -2,6 +2,7 @@
  * One writer's hold on the two files of an upload: bytes first, mark second, answer third. All writes of the mark pass
  * through one queue, so that a sync in the background and a commit never mix.
  */
+import { constants } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import { type Appender, StoreError, type UploadHead, type UploadRecord } from '../contracts.ts'
 import type { FileLayout } from './file-layout.ts'
@@ -64,6 +65,19 @@ export class FileAppender implements Appender {
       .finally(() => this.#writes.delete(write))
     this.#writes.add(write)
     return write
+  }
+
+  /**
+   * Makes the first bytes those of another file, by sharing its blocks. False where the file system can not do that;
+   * then the file may be empty, so this is for one of which nothing counts yet. The target is named by its open file:
+   * a path could be another's by now.
+   */
+  async cloneFrom(file: string): Promise<boolean> {
+    const { fileSystem, data } = this.#parts
+    return fileSystem.copyFile(file, `/proc/self/fd/${data.fd}`, constants.COPYFILE_FICLONE_FORCE).then(
+      () => true,
+      () => false,
+    )
   }
 
   async *read(start: number, end: number): AsyncIterable<Uint8Array> {

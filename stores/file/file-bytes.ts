@@ -14,6 +14,7 @@ import {
 } from '../contracts.ts'
 import { checkFolder, createMark } from './create-mark.ts'
 import { type Durability, FileAppender, recordOf } from './file-appender.ts'
+import { FileConcatenation } from './file-concatenation.ts'
 import { FileLayout, ownId } from './file-layout.ts'
 import {
   asStoreError,
@@ -50,8 +51,11 @@ export class FileBytes implements ByteStore {
     'expiration',
     'checksum',
     'checksum-trailer',
+    'concatenation',
+    'concatenation-unfinished',
   ]
   readonly layout: FileLayout
+  readonly concatenation: FileConcatenation
   readonly #fileSystem: FileSystem
   readonly #isShared: boolean
   readonly #writer = newWriter()
@@ -68,6 +72,7 @@ export class FileBytes implements ByteStore {
     fileSystem = nodeFileSystem,
   }: FileBytesOptions) {
     this.layout = new FileLayout(directory)
+    this.concatenation = new FileConcatenation(fileSystem, this.layout)
     this.#fileSystem = fileSystem
     this.#claims = new Claims(fileSystem, this.layout)
     this.#durability = durability
@@ -149,6 +154,7 @@ export class FileBytes implements ByteStore {
       }
       await this.#bury(id, slot)
     }
+    if (current.head.concat !== undefined) await this.concatenation.forget(id)
     await this.#removeFiles(id, last)
     return slot.state !== 'terminated'
   }
@@ -182,8 +188,10 @@ export class FileBytes implements ByteStore {
   async sweepOrphans(olderThanMs: number): Promise<number> {
     let removed = 0
     for await (const orphan of findOrphans(this.#fileSystem, this.layout, olderThanMs)) {
-      if (orphan.is === 'upload') await this.#removeFiles(orphan.id, orphan.highest)
-      else await removeFile(this.#fileSystem, orphan.file)
+      if (orphan.is === 'upload') {
+        await this.concatenation.forget(orphan.id)
+        await this.#removeFiles(orphan.id, orphan.highest)
+      } else await removeFile(this.#fileSystem, orphan.file)
       removed++
     }
     return removed

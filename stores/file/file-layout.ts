@@ -6,6 +6,7 @@
  *     .<id>.0.mark      mark of generation 0; it decides whether the upload exists
  *     .<id>.1.data      bytes of generation 1, after a take-over from a writer not known to be gone
  *     .<id>.1.mark
+ *     .<id>.finals/     of a part: one link for every final that was made of it; a file in its place takes no more
  */
 import path from 'node:path'
 import { StoreError } from '../contracts.ts'
@@ -43,6 +44,11 @@ export class FileLayout {
 
   mark(id: string, generation: number): string {
     return this.#hidden(id, `${generation}.mark`)
+  }
+
+  /** Where the ties of a part lie. */
+  ties(id: string): string {
+    return this.#hidden(id, 'finals')
   }
 
   folder(id: string): string {

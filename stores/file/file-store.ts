@@ -38,7 +38,8 @@ export class FileStore extends TusFileStore {
     this.directory = path.resolve(directory)
     this.byteStore = byteStore
     this.#told = configstore
-    this.extensions = [...byteStore.extensions]
+    // A plain @tus/server has no concatenation, whatever its store can do.
+    this.extensions = byteStore.extensions.filter((name) => !name.startsWith('concatenation'))
   }
 
   override async create(upload: Upload): Promise<Upload> {

@@ -8,7 +8,17 @@ import { StoreError } from '../contracts.ts'
 
 export type FileSystem = Pick<
   typeof fs,
-  'copyFile' | 'mkdir' | 'open' | 'opendir' | 'stat' | 'statfs' | 'unlink'
+  | 'copyFile'
+  | 'mkdir'
+  | 'open'
+  | 'opendir'
+  | 'readdir'
+  | 'readlink'
+  | 'rmdir'
+  | 'stat'
+  | 'statfs'
+  | 'symlink'
+  | 'unlink'
 >
 
 export const nodeFileSystem: FileSystem = fs

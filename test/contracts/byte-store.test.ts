@@ -5,6 +5,7 @@ import { makeFolder } from '../support/folder.ts'
 import { describeAppender } from './appender-contract.ts'
 import { type ByteStoreUnderTest, describeByteStore } from './byte-store-contract.ts'
 import { headOf } from './byte-store-values.ts'
+import { describeConcatenation } from './concatenation-contract.ts'
 
 for (const durability of ['finish', 'checkpoint', 'none'] as const) {
   for (const isShared of [true, false]) {
@@ -58,5 +59,6 @@ for (const durability of ['finish', 'checkpoint', 'none'] as const) {
     }
     describeByteStore(name, start)
     describeAppender(name, start)
+    describeConcatenation(name, start)
   }
 }

@@ -57,7 +57,7 @@ describe('OPTIONS', () => {
         'tus-version': '1.0.0',
         'tus-max-size': '1000',
         'tus-extension':
-          'creation,creation-with-upload,creation-defer-length,termination,expiration,checksum,checksum-trailer',
+          'creation,creation-with-upload,creation-defer-length,termination,expiration,checksum,checksum-trailer,concatenation,concatenation-unfinished',
       },
     })
   })

@@ -5,6 +5,7 @@ import { readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { FileStore } from '../../stores/file/file-store.ts'
+import { temporaryFolder } from '../support/folder.ts'
 import { bytesAt, bytesType, startSite } from './exchange.ts'
 
 const named = { namingFunction: (_: unknown, metadata?: Record<string, string | null>) => metadata?.id ?? '' }
@@ -300,12 +301,19 @@ describe('downloads', () => {
 
 describe('headers that change what a request means', () => {
   const refused: [method: string, header: string, value: string][] = [
+    ['PATCH', 'Upload-Checksum', 'sha1 Kq5sNclPz7QV2+lfQIuc6R7oRu0='],
+    ['PATCH', 'Trailer', 'Upload-Checksum'],
+    ['PATCH', 'Trailer', 'x-a, upload-checksum'],
+    ['POST', 'Upload-Checksum', 'sha1 Kq5sNclPz7QV2+lfQIuc6R7oRu0='],
     ['POST', 'Upload-Concat', 'partial'],
     ['POST', 'Upload-Concat', 'final;/files/a /files/b'],
   ]
   for (const [method, header, value] of refused)
     it(`${method} with ${header}: ${value} that is not announced -> 400, not silently ignored`, async () => {
-      const site = await startSite()
+      const datastore = new FileStore({ directory: await temporaryFolder(), durability: 'none' })
+      const extensions = ['creation', 'creation-with-upload']
+      Object.assign(datastore.byteStore, { extensions, concatenation: undefined })
+      const site = await startSite({ datastore })
       const url = await site.create(3)
       const target = method === 'POST' ? '/files' : url
       const headers = method === 'POST' ? { 'Upload-Length': 3, ...bytesType } : bytesAt(0)

@@ -29,8 +29,10 @@ export async function startEngine(
       idleMs: 60_000,
       leastBytesPerSecond: 0,
       acquireLockTimeoutMs: 5_000,
+      removeParts: false,
       ...settings,
     },
+    ownRequest: () => request(),
     ...parts,
   })
   await engine.start()
@@ -40,7 +42,11 @@ export async function startEngine(
 
 export interface TestRequest extends UploadRequest {
   /** Uploads that the engine said it created and finished, for this request. */
-  readonly told: { readonly created: UploadRecord[]; readonly beforeFinish: UploadRecord[] }
+  readonly told: {
+    readonly created: UploadRecord[]
+    readonly beforeFinish: UploadRecord[]
+    readonly finishedLate: UploadRecord[]
+  }
 }
 
 /** A request with a body, or none; `changes` put other answers in place of the plain ones. */
@@ -48,18 +54,24 @@ export function request(
   body?: Readable | Uint8Array | string,
   changes: Partial<UploadRequest> = {},
 ): TestRequest {
-  const told = { created: [] as UploadRecord[], beforeFinish: [] as UploadRecord[] }
+  const told = {
+    created: [] as UploadRecord[],
+    beforeFinish: [] as UploadRecord[],
+    finishedLate: [] as UploadRecord[],
+  }
   return {
     told,
     body: () => asStream(body),
     signal: new AbortController().signal,
     mayTerminateFinished: true,
-    nameUpload: async () => randomBytes(16).toString('hex'),
+    nameUpload: async (_, suggested) => suggested ?? randomBytes(16).toString('hex'),
+    repeated: async () => undefined,
     beforeCreate: async (head) => head.metadata,
     maxBytes: async () => Number.POSITIVE_INFINITY,
     beforeFinish: async (record) => void told.beforeFinish.push(record),
     created: (record) => void told.created.push(record),
     received: () => undefined,
+    finishedLate: (record) => void told.finishedLate.push(record),
     ...changes,
   }
 }

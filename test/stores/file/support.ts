@@ -19,6 +19,10 @@ export interface Operation {
 /** Throws to make the operation fail, and may say how many bytes of a write get through. */
 export type Fault = (operation: Operation) => { readonly atMostBytes: number } | undefined
 
+const pathMethods = [
+  ...['copyFile', 'mkdir', 'opendir', 'stat', 'statfs', 'unlink'],
+  ...['readdir', 'readlink', 'rmdir', 'symlink'],
+] as (keyof FileSystem)[]
 const handleMethods = ['write', 'writev', 'datasync', 'sync', 'truncate', 'stat', 'read', 'close'] as const
 
 /** A real file system whose every operation is first shown to `fault`. */
@@ -30,7 +34,7 @@ export function faulty(fault: Fault): FileSystem & { readonly operations: Operat
     return fault(operation)
   }
   const wrapped: Record<string, unknown> = { operations }
-  for (const name of ['copyFile', 'mkdir', 'opendir', 'stat', 'statfs', 'unlink'] as const) {
+  for (const name of pathMethods) {
     const real = nodeFileSystem[name] as (...args: unknown[]) => Promise<unknown>
     wrapped[name] = async (...args: unknown[]) => {
       step(name, String(args[0]))
