@@ -33,11 +33,13 @@ export function expiryOf({
 
 /** What is announced: what the store can do, less what is switched off. */
 export function abilitiesOf(
-  { extensions }: ByteStore,
+  { extensions, concatenation }: ByteStore,
   { disableTermination, maxSize }: { disableTermination?: boolean; maxSize?: unknown },
 ): Abilities {
+  const isOn = (name: string) =>
+    !(disableTermination && name === 'termination') && !(!concatenation && name.startsWith('concatenation'))
   return {
-    extensions: disableTermination ? extensions.filter((name) => name !== 'termination') : extensions,
+    extensions: extensions.filter(isOn),
     maxBytes: typeof maxSize === 'number' && maxSize > 0 ? maxSize : undefined,
   }
 }
