@@ -71,6 +71,24 @@ describe('tus-js-client in its ways', () => {
     expect(exchanges.filter(({ method, status }) => method === 'PATCH' && status === 204).length).toBe(11)
   })
 
+  it('sends four parts at a time, with metadata of their own', async () => {
+    const content = randomBytes('parallel', 9 * MiB + 5)
+    const { done, exchanges } = startUpload(content, {
+      endpoint: endpoint(),
+      parallelUploads: 4,
+      metadata: { filename: 'whole.bin' },
+      metadataForPartialUploads: { filename: 'part.bin' },
+    })
+    const url = await done
+    await expectContent(url, content)
+    expect(exchanges.filter(({ method, status }) => method === 'POST' && status === 201).length).toBe(5)
+    const head = await fetch(url, { method: 'HEAD', headers: { 'Tus-Resumable': '1.0.0' } })
+    expect(head.headers.get('upload-metadata')).toBe(
+      `filename ${Buffer.from('whole.bin').toString('base64')}`,
+    )
+    expect(head.headers.get('upload-length')).toBe(String(content.length))
+  })
+
   it('sends an empty file', async () => {
     const { done } = startUpload(Buffer.alloc(0), { endpoint: endpoint() })
     await expectContent(await done, Buffer.alloc(0))
