@@ -20,8 +20,8 @@ export function assemble(config: Config, logger: Logger): Promise<Uploads> {
     networkTimeoutMs: config.networkTimeoutMs,
     leastBytesPerSecond: config.minRateBytesPerS,
     acquireLockTimeoutMs: config.acquireLockTimeoutMs,
-    // A relative Location is right behind any proxy; an absolute one only when the proxy is believed.
-    relativeLocation: !config.behindProxy,
+    // An absolute Location is what plain clients want; behind a proxy that is not believed only a relative one is right.
+    relativeLocation: config.behindProxy ? false : 'behind-unknown-proxy',
     respectForwardedHeaders: config.behindProxy,
     trustsProxy: (address) => trusts(address, 0),
     ...(origins !== '*' && { allowedOrigins: (origin: string) => origins.test(origin) }),

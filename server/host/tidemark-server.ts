@@ -12,7 +12,7 @@ import { Refusal } from '../errors.ts'
 import { corsHeaders } from '../protocol/cors.ts'
 import type { Command, Outcome } from '../protocol/messages.ts'
 import { type Abilities, type Answer, methodOf, parseTus, renderTus, type Target } from '../protocol/tus.ts'
-import { originOf, pathOf, targetOf, targetOfReference } from '../protocol/upload-url.ts'
+import { isForwarded, originOf, pathOf, targetOf, targetOfReference } from '../protocol/upload-url.ts'
 import { type EngineSettings, UploadEngine } from '../uploads/engine.ts'
 import type { EngineEvent } from '../uploads/hold.ts'
 import { Sweeper } from '../uploads/sweeper.ts'
@@ -23,7 +23,10 @@ import { type LockerOption, Lockers } from './lockers.ts'
 import { sendReply } from './send-reply.ts'
 import { checkStatus, HookedRequest, hookRefusal } from './tus-hooks.ts'
 
-export interface TidemarkServerOptions extends Omit<ServerOptions, 'locker' | 'lockDrainTimeout'> {
+export interface TidemarkServerOptions
+  extends Omit<ServerOptions, 'locker' | 'lockDrainTimeout' | 'relativeLocation'> {
+  /** As in @tus/server; or relative only where a proxy is in front whose `X-Forwarded-*` are not respected. */
+  readonly relativeLocation?: boolean | 'behind-unknown-proxy'
   /** A Tidemark store, or any other store for @tus/server: its own offset is then the truth. */
   readonly datastore: DataStore & { readonly byteStore?: ByteStore }
   /** Tidemark's or any other for @tus/server. Default: a locker for this process alone. */
@@ -62,8 +65,8 @@ export class TidemarkServer extends Server {
   #started: Promise<void> | undefined
 
   constructor(options: TidemarkServerOptions) {
-    const { locker = new LocalLocker(), ...rest } = options
-    super(rest)
+    const { locker = new LocalLocker(), relativeLocation, ...rest } = options
+    super({ ...rest, relativeLocation: relativeLocation === true })
     this.#options = options
     this.#lockers = new Lockers(locker, {
       onUnlockFailed: (id, error) => options.report?.({ is: 'unlock-failed', id, error }),
@@ -331,7 +334,9 @@ export class TidemarkServer extends Server {
       return url
     }
     const path = `${base}/${encodeURIComponent(id)}`
-    return relativeLocation || origin.host === undefined ? path : `${origin.proto}://${origin.host}${path}`
+    const isRelative =
+      relativeLocation === 'behind-unknown-proxy' ? isForwarded(exchange.headers) : relativeLocation
+    return isRelative || origin.host === undefined ? path : `${origin.proto}://${origin.host}${path}`
   }
 
   readonly #events = {

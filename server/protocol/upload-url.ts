@@ -50,6 +50,12 @@ export function originOf(
   }
 }
 
+/** Whether a proxy says that it handed this request on. */
+export function isForwarded(headers: RequestHeaders): boolean {
+  const names = ['forwarded', 'via', 'x-forwarded-for', 'x-forwarded-host', 'x-forwarded-proto', 'x-real-ip']
+  return names.some((name) => headers[name] !== undefined)
+}
+
 function parseForwarded(element: string | undefined): { proto?: string; host?: string } {
   const found: { proto?: string; host?: string } = {}
   for (const pair of element?.split(';') ?? []) {

@@ -53,6 +53,15 @@ describe('Location', () => {
 
   const proto = { 'X-Forwarded-Proto': 'https', 'X-Forwarded-Host': 'up.example' }
 
+  for (const header of ['X-Forwarded-For', 'X-Forwarded-Proto', 'Forwarded', 'Via'])
+    it(`row 18: behind a proxy that is not declared (${header}) -> a relative Location, where that is asked for`, async () => {
+      const site = await startSite({ relativeLocation: 'behind-unknown-proxy' })
+      const direct = await site.send('POST', '/files', { 'Upload-Length': 6 })
+      expect(direct.headers.location).toMatch(new RegExp(`^http://${site.host}/files/[0-9a-f]{32}$`))
+      const proxied = await site.send('POST', '/files', { 'Upload-Length': 6, [header]: 'for=10.0.0.1' })
+      expect(proxied.headers.location).toMatch(/^\/files\/[0-9a-f]{32}$/)
+    })
+
   it('row 18: forwarded headers of a peer that is no trusted proxy -> ignored', async () => {
     const asked: string[] = []
     const trustsProxy = (address: string) => asked.push(address) === 0
