@@ -152,7 +152,8 @@ export const settings = {
     flag: 'sweep-interval',
     kind: duration({ min: 1000 }),
     default: '1m',
-    sentence: 'How often expired uploads and remains of cut-off work are looked for.',
+    sentence:
+      'How often expired uploads are looked for. Remains of cut-off work are looked for at the start and once a day.',
   }),
 
   networkTimeoutMs: define({

@@ -6,7 +6,7 @@ import http, { type IncomingMessage, type ServerResponse } from 'node:http'
 import { Server, type ServerOptions } from '@tus/server'
 import type { DataStore } from '@tus/utils'
 import type { ServerRequest } from 'srvx'
-import { type ByteStore, type RecordStore, StoreError } from '../../stores/contracts.ts'
+import { type ByteStore, type RecordStore, StoreError, type UploadRecord } from '../../stores/contracts.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
 import { Refusal } from '../errors.ts'
 import { corsHeaders } from '../protocol/cors.ts'
@@ -189,7 +189,7 @@ export class TidemarkServer extends Server {
       if (outcome.record) exchange.facts.offset = outcome.record.mark.offset
       return { is: 'cut' }
     }
-    if (outcome.is === 'readable') return download(this.engine.bytes, outcome.record, exchange.headers)
+    if (outcome.is === 'readable') return this.#download(outcome.record, exchange)
     if (outcome.is === 'refused') throw outcome.refusal
     const isCreation = outcome.is === 'created'
     const answer = renderTus(outcome, this.#abilities, {
@@ -197,6 +197,16 @@ export class TidemarkServer extends Server {
       withOffset: command.do === 'create' && command.isBytes,
     })
     return { is: 'answer', ...this.#conclude(command, outcome, answer, request, exchange) }
+  }
+
+  async #download(record: UploadRecord, { headers }: Exchange): Promise<Reply> {
+    try {
+      return await download(this.engine.bytes, record, headers)
+    } catch (error) {
+      // Terminated between the look and the opening of its file: gone, and nobody's failure.
+      const now = await this.engine.read(record.head.id)
+      throw now.is === 'refused' ? now.refusal : error
+    }
   }
 
   #perform(command: Command, request: HookedRequest): Promise<Outcome> | Outcome {

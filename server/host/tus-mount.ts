@@ -1,6 +1,6 @@
 /**
- * Puts a room for uploads under a path of a Fastify app, by @fastify/middie: plugins that were registered before
- * (sign-in, rate limits) go first, and nothing of Fastify's body parsers, limits and timeouts touches the bytes.
+ * Puts a room for uploads under a path of a Fastify app, by @fastify/middie: onRequest hooks that were added before, as
+ * for sign-in, go first, and nothing of Fastify's body parsers, limits and timeouts touches the bytes.
  */
 import middie from '@fastify/middie'
 import type { FastifyInstance } from 'fastify'

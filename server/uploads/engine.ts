@@ -301,11 +301,7 @@ export class UploadEngine implements HoldContext {
   }
 
   async #refuseAbsent(record: UploadRecord | undefined): Promise<Refusal | undefined> {
-    const now = Date.now()
-    const refusal = refuseAbsent(record, this.settings.expiry, now)
-    const isStillNeeded =
-      refusal?.code === 'gone' && record?.mark.state === 'open' && !(await this.#isExpired(record, now))
-    return isStillNeeded ? undefined : refusal
+    return refuseAbsent(record, record !== undefined && (await this.#isExpired(record, Date.now())))
   }
 
   /** An upload does not expire before those that it belongs together with. */

@@ -34,13 +34,9 @@ export function refuseCreate(command: CreateCommand, maxBytes: number): Refusal 
 }
 
 /** Refuses any request to an upload that is not there, or not there any more. */
-export function refuseAbsent(
-  record: UploadRecord | undefined,
-  expiry: Expiry,
-  now: number,
-): Refusal | undefined {
+export function refuseAbsent(record: UploadRecord | undefined, hasExpired: boolean): Refusal | undefined {
   if (record === undefined || record.mark.state === 'terminated') return new Refusal('not-found')
-  if (record.mark.state === 'failed' || isExpired(record, expiry, now)) return new Refusal('gone')
+  if (record.mark.state === 'failed' || hasExpired) return new Refusal('gone')
   return undefined
 }
 

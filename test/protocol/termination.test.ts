@@ -56,3 +56,16 @@ it('row 41: DELETE of a finished upload where only that is switched off -> 403, 
   expect(await site.shown(finished)).toBe('3/3')
   expect(await site.send('DELETE', await site.create(6))).toMatchObject({ status: 204 })
 })
+
+it('GET of an upload that is terminated before its file is opened -> 404, not a failure', async () => {
+  const site = await startSite()
+  const url = await site.createFinished('abc')
+  const { bytes } = site.server.engine
+  const read = bytes.read.bind(bytes)
+  bytes.read = async (record, start, end) => {
+    await bytes.remove(record.head.id)
+    return read(record, start, end)
+  }
+  expect(await site.send('GET', url)).toMatchObject({ status: 404 })
+  expect(site.reports).toEqual([])
+})
