@@ -303,6 +303,7 @@ export class Teller {
     request: UploadRequest | undefined,
   ): Promise<boolean> {
     const { signal } = this.#givingUp
+    if (signal.aborted) return false
     try {
       await orAborted(audience.tell(event, request, signal), signal)
       return true
