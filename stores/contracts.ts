@@ -191,7 +191,7 @@ export interface Note {
   readonly event: UploadEvent
   /** Names of those who are to be told. */
   readonly waiting: readonly string[]
-  /** The process that is about to make it true and tell it, as `encodeIdentity` names it. */
+  /** The process that is about to make it true and tell it, as its outbox names it. */
   readonly teller: string
   /** Another process leaves it alone until then, unless the teller is dead. Milliseconds since the epoch. */
   readonly notBefore: number
@@ -211,6 +211,10 @@ export interface Note {
  * - A note outlives its upload.
  */
 export interface Outbox {
+  /** Names this process. */
+  readonly teller: string
+  /** Whether the process of that name is provably dead. */
+  isGone(teller: string): boolean
   put(note: Note): Promise<void>
   get(eventId: string): Promise<Note | undefined>
   /** Removing what is not there is no error. */

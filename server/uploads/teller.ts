@@ -17,7 +17,6 @@ import {
   type UploadHead,
   type UploadRecord,
 } from '../../stores/contracts.ts'
-import { decodeIdentity, encodeIdentity, isProvablyDead, ownIdentity } from '../../stores/process-identity.ts'
 import type { UploadRequest } from './engine.ts'
 import { isPart } from './kin.ts'
 import { newRecord } from './rules.ts'
@@ -78,7 +77,6 @@ export function backoffMs(failures: number): number {
 export class Teller {
   readonly #options: TellerOptions
   readonly #outbox: Outbox | undefined
-  readonly #identity = encodeIdentity(ownIdentity())
   readonly #now: () => number
   readonly #slots = new Slots(atOnce)
   /** Of each upload: what is being told now. */
@@ -133,7 +131,7 @@ export class Teller {
     await this.#outbox.put({
       event: eventOf(kind, record, now),
       waiting: hearing.map(({ name }) => name),
-      teller: this.#identity,
+      teller: this.#outbox.teller,
       notBefore: now + ownForMs,
       failures: 0,
       isTrue: false,
@@ -197,9 +195,7 @@ export class Teller {
 
   /** A note is its teller's for a while, or until that process is gone. */
   #isDue({ notBefore, teller, failures }: Note): boolean {
-    if (this.#now() >= notBefore) return true
-    const identity = failures === 0 ? decodeIdentity(teller) : undefined
-    return identity !== undefined && isProvablyDead(identity)
+    return this.#now() >= notBefore || (failures === 0 && this.#outbox!.isGone(teller))
   }
 
   async #tellOneUpload(record: UploadRecord): Promise<void> {
@@ -291,8 +287,10 @@ export class Teller {
 
   /** Leaves an event that is true to a later round, of this server or another. */
   async #keep(event: UploadEvent, waiting: readonly string[], failures: number): Promise<void> {
+    if (this.#outbox === undefined) return
     const notBefore = this.#now() + backoffMs(failures)
-    await this.#outbox?.put({ event, waiting, teller: this.#identity, notBefore, failures, isTrue: true })
+    const { teller } = this.#outbox
+    await this.#outbox.put({ event, waiting, teller, notBefore, failures, isTrue: true })
     this.#lookAt.set(event.id, notBefore)
   }
 

@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto'
 import path from 'node:path'
 import { type Note, type Outbox, StoreError } from '../contracts.ts'
+import { decodeIdentity, encodeIdentity, isProvablyDead, ownIdentity } from '../process-identity.ts'
 import type { Durability } from './file-appender.ts'
 import type { FileLayout } from './file-layout.ts'
 import {
@@ -20,6 +21,7 @@ import {
 const noteName = /^([0-9a-f]{32})\.json$/
 
 export class FileOutbox implements Outbox {
+  readonly teller = encodeIdentity(ownIdentity())
   readonly #fileSystem: FileSystem
   readonly #layout: FileLayout
   readonly #durability: () => Durability
@@ -28,6 +30,11 @@ export class FileOutbox implements Outbox {
     this.#fileSystem = fileSystem
     this.#layout = layout
     this.#durability = durability
+  }
+
+  isGone(teller: string): boolean {
+    const identity = decodeIdentity(teller)
+    return identity !== undefined && isProvablyDead(identity)
   }
 
   async put(note: Note): Promise<void> {
