@@ -3,10 +3,9 @@
  * through one queue, so that a sync in the background and a commit never mix.
  */
 import { constants } from 'node:fs'
-import type { FileHandle } from 'node:fs/promises'
 import { type Appender, StoreError, type UploadHead, type UploadRecord } from '../contracts.ts'
 import type { FileLayout } from './file-layout.ts'
-import { asStoreError, errnoOf, type FileSystem, syncNames } from './file-system.ts'
+import { asStoreError, errnoOf, type FileSystem, type OpenFile, syncNames } from './file-system.ts'
 import type { Slot } from './mark-codec.ts'
 import type { MarkFile } from './mark-file.ts'
 
@@ -29,7 +28,7 @@ export interface AppenderParts {
   readonly head: UploadHead
   readonly slot: Slot
   readonly mark: MarkFile
-  readonly data: FileHandle
+  readonly data: OpenFile
   readonly rewound?: { readonly from: number; readonly to: number } | undefined
   readonly onClose: (appender: FileAppender) => void
 }
@@ -290,7 +289,7 @@ async function isThere(fileSystem: FileSystem, file: string): Promise<boolean> {
   }
 }
 
-async function writeAll(data: FileHandle, buffers: readonly Uint8Array[], position: number): Promise<void> {
+async function writeAll(data: OpenFile, buffers: readonly Uint8Array[], position: number): Promise<void> {
   let rest = buffers
   let at = position
   while (rest.length > 0) {

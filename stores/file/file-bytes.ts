@@ -3,7 +3,6 @@
  * whether an upload exists, how far it is, and whether it is finished; everything else may be lost.
  */
 import { constants } from 'node:fs'
-import type { FileHandle } from 'node:fs/promises'
 import { Readable } from 'node:stream'
 import {
   type Appender,
@@ -21,7 +20,7 @@ import {
   asStoreError,
   errnoOf,
   type FileSystem,
-  nodeFileSystem,
+  type OpenFile,
   removeFile,
   syncNames,
   tryToRemove,
@@ -31,6 +30,7 @@ import type { Slot } from './mark-codec.ts'
 import { MarkFile } from './mark-file.ts'
 import { isNetworkFileSystem } from './network-file-system.ts'
 import { findOrphans, walkMarks } from './orphans.ts'
+import { type Pace, quickFiles } from './quick-files.ts'
 import { Claims, copyKept } from './take-over.ts'
 import { isOfEarlierBoot, isWriterGone, newWriter } from './writer.ts'
 
@@ -58,7 +58,7 @@ export class FileBytes implements ByteStore {
   readonly layout: FileLayout
   readonly concatenation: FileConcatenation
   readonly outbox: FileOutbox
-  readonly #fileSystem: FileSystem
+  readonly #fileSystem: FileSystem & { readonly pace?: Pace }
   readonly #isShared: boolean
   readonly #writer = newWriter()
   /** Who writes to an upload here, until its last write has returned. */
@@ -71,7 +71,7 @@ export class FileBytes implements ByteStore {
     directory,
     durability = 'finish',
     isShared = true,
-    fileSystem = nodeFileSystem,
+    fileSystem = quickFiles(),
   }: FileBytesOptions) {
     this.layout = new FileLayout(directory)
     this.concatenation = new FileConcatenation(fileSystem, this.layout)
@@ -89,6 +89,7 @@ export class FileBytes implements ByteStore {
       await this.#fileSystem.mkdir(directory, { recursive: true })
       this.#isOnNetwork = await isNetworkFileSystem(this.#fileSystem, directory)
       if (this.#isOnNetwork && this.#durability === 'finish') this.#durability = 'checkpoint'
+      if (this.#fileSystem.pace) this.#fileSystem.pace.isRemote = this.#isOnNetwork
     } catch (error) {
       throw new StoreError('io', 'could not use the upload folder', { cause: error })
     }
@@ -101,7 +102,7 @@ export class FileBytes implements ByteStore {
     const empty = { offset: 0, syncedOffset: 0, generation: 0, sequence: 0, movedAt: Date.now() }
     const slot = this.#slot({ state: 'open', ...empty }, length)
     const mark = await createMark(this.#fileSystem, this.layout, id)
-    let data: FileHandle | undefined
+    let data: OpenFile | undefined
     try {
       data = await this.#fileSystem.open(this.layout.data(id, 0), 'wx+')
       // A take-over that came too late may have left a claim on an earlier upload with this id.
@@ -164,7 +165,7 @@ export class FileBytes implements ByteStore {
 
   async read(record: UploadRecord, start: number, end: number): Promise<Readable> {
     if (end <= start) return Readable.from([])
-    let handle: FileHandle | undefined
+    let handle: OpenFile | undefined
     try {
       handle = await this.#fileSystem.open(this.layout.data(record.head.id, record.mark.generation), 'r')
       const { size } = await handle.stat()
@@ -213,7 +214,7 @@ export class FileBytes implements ByteStore {
 
   async #openInPlace(current: Current, mark: MarkFile, isHeld: () => boolean): Promise<Appender> {
     const { head, generation } = current
-    let data: FileHandle | undefined
+    let data: OpenFile | undefined
     try {
       const kept = this.#afterReboot(current.slot)
       data = await this.#openOrMake(this.layout.data(head.id, generation))
@@ -239,7 +240,7 @@ export class FileBytes implements ByteStore {
     this.#writing.get(id)?.supersede()
     const { mark, generation } = await this.#claims.take(id, seen.highest)
     const target = this.layout.data(id, generation)
-    let data: FileHandle | undefined
+    let data: OpenFile | undefined
     let isPublished = false
     try {
       await mark.fill(seen.head, undefined)
@@ -280,7 +281,7 @@ export class FileBytes implements ByteStore {
   }
 
   /** Bytes that were synced once stay so when they are copied. */
-  async #syncCopy(id: string, data: FileHandle, { syncedOffset }: Slot): Promise<boolean> {
+  async #syncCopy(id: string, data: OpenFile, { syncedOffset }: Slot): Promise<boolean> {
     const isNeeded = this.#durability === 'checkpoint' || (this.#durability === 'finish' && syncedOffset > 0)
     if (!isNeeded) return false
     await data.datasync()
@@ -320,7 +321,7 @@ export class FileBytes implements ByteStore {
   }
 
   /** Opens the bytes for writing; a file that the disk lost is made again, and its mark is then set back to 0. */
-  async #openOrMake(file: string): Promise<FileHandle> {
+  async #openOrMake(file: string): Promise<OpenFile> {
     try {
       return await this.#fileSystem.open(file, constants.O_RDWR | constants.O_CREAT)
     } catch (error) {
@@ -332,7 +333,7 @@ export class FileBytes implements ByteStore {
     head: UploadHead
     slot: Slot
     mark: MarkFile
-    data: FileHandle
+    data: OpenFile
     rewound?: { from: number; to: number } | undefined
   }): Appender {
     const { id } = parts.head

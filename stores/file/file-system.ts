@@ -2,26 +2,48 @@
  * The file operations that the file store uses, and no others. Tests hand in a recording one, to play every loss and
  * reordering that a power failure allows.
  */
-import fs, { type FileHandle } from 'node:fs/promises'
+import type { Stats } from 'node:fs'
+import fs from 'node:fs/promises'
 import path from 'node:path'
+import type { Readable } from 'node:stream'
 import { StoreError } from '../contracts.ts'
 
 export type FileSystem = Pick<
   typeof fs,
   | 'copyFile'
   | 'mkdir'
-  | 'open'
   | 'opendir'
   | 'readdir'
   | 'readFile'
   | 'readlink'
   | 'rename'
   | 'rmdir'
-  | 'stat'
   | 'statfs'
   | 'symlink'
   | 'unlink'
->
+> & {
+  open(file: string, flags: string | number): Promise<OpenFile>
+  stat(file: string): Promise<Stats>
+}
+
+/** What is done with an open file. A `FileHandle` is one. */
+export interface OpenFile {
+  readonly fd: number
+  read(buffer: Uint8Array, offset: number, length: number, position: number): Promise<{ bytesRead: number }>
+  write(
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    position: number,
+  ): Promise<{ bytesWritten: number }>
+  writev(buffers: readonly Uint8Array[], position: number): Promise<{ bytesWritten: number }>
+  stat(): Promise<Stats>
+  truncate(length: number): Promise<void>
+  datasync(): Promise<void>
+  sync(): Promise<void>
+  close(): Promise<void>
+  createReadStream(options: { start: number; end: number; highWaterMark: number }): Readable
+}
 
 export const nodeFileSystem: FileSystem = fs
 
@@ -56,7 +78,7 @@ export async function syncNames(fileSystem: FileSystem, folder: string, top: str
 }
 
 /** Writes all of `bytes`, however little the system takes at a time. */
-export async function writeWhole(handle: FileHandle, bytes: Buffer, position: number): Promise<void> {
+export async function writeWhole(handle: OpenFile, bytes: Buffer, position: number): Promise<void> {
   let written = 0
   while (written < bytes.length) {
     const result = await handle.write(bytes, written, bytes.length - written, position + written)

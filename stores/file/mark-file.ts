@@ -2,9 +2,8 @@
  * One mark file, open. The mark is the truth about an upload: it is written before any answer carries its offset, and
  * whoever reads it sees the newest slot that was written whole.
  */
-import type { FileHandle } from 'node:fs/promises'
 import { StoreError, type UploadHead } from '../contracts.ts'
-import { errnoOf, type FileSystem, writeWhole } from './file-system.ts'
+import { errnoOf, type FileSystem, type OpenFile, writeWhole } from './file-system.ts'
 import {
   decodeHead,
   encodeHead,
@@ -24,10 +23,10 @@ export interface MarkContent {
 }
 
 export class MarkFile {
-  readonly #handle: FileHandle
+  readonly #handle: OpenFile
   readonly path: string
 
-  private constructor(handle: FileHandle, file: string) {
+  private constructor(handle: OpenFile, file: string) {
     this.#handle = handle
     this.path = file
   }
@@ -122,7 +121,7 @@ async function openIfThere(
   fileSystem: FileSystem,
   file: string,
   flags: string,
-): Promise<FileHandle | undefined> {
+): Promise<OpenFile | undefined> {
   try {
     return await fileSystem.open(file, flags)
   } catch (error) {
@@ -133,7 +132,7 @@ async function openIfThere(
 }
 
 /** Reads until the head is there, so that a small mark costs one read; a damaged one is read to its end. */
-async function readFully(handle: FileHandle, wanted: number): Promise<Buffer> {
+async function readFully(handle: OpenFile, wanted: number): Promise<Buffer> {
   const bytes = Buffer.alloc(wanted)
   let filled = 0
   while (filled < wanted) {

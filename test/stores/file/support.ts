@@ -1,10 +1,9 @@
 // File systems that fail at a chosen step, and what is in a folder.
 
-import type { FileHandle } from 'node:fs/promises'
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { FileBytes, type FileBytesOptions } from '../../../stores/file/file-bytes.ts'
-import { type FileSystem, nodeFileSystem } from '../../../stores/file/file-system.ts'
+import { type FileSystem, nodeFileSystem, type OpenFile } from '../../../stores/file/file-system.ts'
 import { decodeSlot, encodeSlot, slotBytes } from '../../../stores/file/mark-codec.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 
@@ -48,7 +47,7 @@ export function faulty(fault: Fault): FileSystem & { readonly operations: Operat
   return wrapped as unknown as FileSystem & { operations: Operation[] }
 }
 
-function watched(handle: FileHandle, step: (name: string) => ReturnType<Fault>): FileHandle {
+function watched(handle: OpenFile, step: (name: string) => ReturnType<Fault>): OpenFile {
   const methods = handle as unknown as Record<string, (...args: unknown[]) => Promise<unknown>>
   for (const name of handleMethods) {
     const real = methods[name]!.bind(handle)
@@ -61,10 +60,10 @@ function watched(handle: FileHandle, step: (name: string) => ReturnType<Fault>):
   return handle
 }
 
-async function shortWritev(handle: FileHandle, atMostBytes: number, args: unknown[]): Promise<unknown> {
+async function shortWritev(handle: OpenFile, atMostBytes: number, args: unknown[]): Promise<unknown> {
   const [buffers, position] = args as [Uint8Array[], number]
   const short = Buffer.concat(buffers).subarray(0, atMostBytes)
-  const real = Object.getPrototypeOf(handle) as FileHandle
+  const real = Object.getPrototypeOf(handle) as OpenFile
   return real.writev.call(handle, [short], position)
 }
 
