@@ -5,6 +5,7 @@
  * unlock; answer. What was answered is kept, whatever happens to this process afterwards.
  */
 import type { Readable } from 'node:stream'
+import { type Now, wallClock } from '../../stores/clock.ts'
 import {
   type ByteStore,
   type Lock,
@@ -70,6 +71,8 @@ export interface EngineParts {
   /** Stands in for the request where the engine does something by itself: finishing a final. */
   readonly ownRequest: (id: string) => UploadRequest
   readonly pulse?: Pulse
+  /** What time it is for all that expires; the same for the byte store. Default: the wall clock. */
+  readonly now?: Now
 }
 
 export class UploadEngine implements HoldContext {
@@ -77,6 +80,7 @@ export class UploadEngine implements HoldContext {
   readonly records: RecordStore | undefined
   readonly settings: EngineSettings
   readonly pulse: Pulse
+  readonly now: Now
   readonly report: (event: EngineEvent) => void
   readonly #locker: Locker
   readonly #concat: Concatenator | undefined
@@ -91,11 +95,12 @@ export class UploadEngine implements HoldContext {
     this.settings = parts.settings
     this.report = parts.report
     this.pulse = parts.pulse ?? new Pulse()
+    this.now = parts.now ?? wallClock
     this.#locker = parts.locker
-    const { bytes, records, settings, pulse, report } = this
+    const { bytes, records, settings, pulse, report, now } = this
     const { locker, ownRequest } = parts
     this.#concat = concatenatorOf({
-      ...{ bytes, records, settings, pulse, report, locker, ownRequest },
+      ...{ bytes, records, settings, pulse, report, now, locker, ownRequest },
       draining: this.#draining.signal,
       remove: (id) => this.#remove(id),
       expire: (id, now) => this.expire(id, now),
@@ -170,7 +175,7 @@ export class UploadEngine implements HoldContext {
     if (refusal) return { is: 'refused', refusal }
     const { partial } = command
     const draft: UploadHead = {
-      ...{ id, createdAt: Date.now(), dialect: 'tus' },
+      ...{ id, createdAt: this.now(), dialect: 'tus' },
       ...(partial !== undefined && { concat: partial }),
     }
     const metadata = await request.beforeCreate(withMetadata(draft, command.metadata), command.length)
@@ -301,7 +306,7 @@ export class UploadEngine implements HoldContext {
   }
 
   async #refuseAbsent(record: UploadRecord | undefined): Promise<Refusal | undefined> {
-    return refuseAbsent(record, record !== undefined && (await this.#isExpired(record, Date.now())))
+    return refuseAbsent(record, record !== undefined && (await this.#isExpired(record, this.now())))
   }
 
   /** An upload does not expire before those that it belongs together with. */

@@ -5,6 +5,7 @@
 import { constants } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import { Readable } from 'node:stream'
+import { type Now, wallClock } from '../clock.ts'
 import {
   type Appender,
   type ByteStore,
@@ -39,6 +40,8 @@ export interface FileBytesOptions {
   readonly durability?: Durability
   /** False only when no other process can ever write to the folder; saves two look-ups per mark. */
   readonly isShared?: boolean
+  /** By which marks say when they moved. Default: the wall clock. */
+  readonly now?: Now
   readonly fileSystem?: FileSystem
 }
 
@@ -58,6 +61,7 @@ export class FileBytes implements ByteStore {
   readonly concatenation: FileConcatenation
   readonly #fileSystem: FileSystem
   readonly #isShared: boolean
+  readonly #now: Now
   readonly #writer = newWriter()
   /** Who writes to an upload here, until its last write has returned. */
   readonly #writing = new Map<string, FileAppender>()
@@ -69,6 +73,7 @@ export class FileBytes implements ByteStore {
     directory,
     durability = 'finish',
     isShared = true,
+    now = wallClock,
     fileSystem = nodeFileSystem,
   }: FileBytesOptions) {
     this.layout = new FileLayout(directory)
@@ -77,6 +82,7 @@ export class FileBytes implements ByteStore {
     this.#claims = new Claims(fileSystem, this.layout)
     this.#durability = durability
     this.#isShared = isShared
+    this.#now = now
   }
 
   /** Makes the folder when it is missing. Fails with `io` when it cannot be used. */
@@ -95,7 +101,7 @@ export class FileBytes implements ByteStore {
 
   async create(head: UploadHead, length: number | undefined): Promise<Appender> {
     const { id } = head
-    const empty = { offset: 0, syncedOffset: 0, generation: 0, sequence: 0, movedAt: Date.now() }
+    const empty = { offset: 0, syncedOffset: 0, generation: 0, sequence: 0, movedAt: this.#now() }
     const slot = this.#slot({ state: 'open', ...empty }, length)
     const mark = await createMark(this.#fileSystem, this.layout, id)
     let data: FileHandle | undefined
@@ -187,7 +193,7 @@ export class FileBytes implements ByteStore {
 
   async sweepOrphans(olderThanMs: number): Promise<number> {
     let removed = 0
-    for await (const orphan of findOrphans(this.#fileSystem, this.layout, olderThanMs)) {
+    for await (const orphan of findOrphans(this.#fileSystem, this.layout, olderThanMs, this.#now())) {
       if (orphan.is === 'upload') {
         await this.concatenation.forget(orphan.id)
         await this.#removeFiles(orphan.id, orphan.highest)
@@ -290,7 +296,7 @@ export class FileBytes implements ByteStore {
     try {
       const mark = await MarkFile.open(this.#fileSystem, this.layout.mark(id, 0), 'r+')
       try {
-        await mark?.bury({ ...slot, writer: this.#writer, movedAt: Date.now() })
+        await mark?.bury({ ...slot, writer: this.#writer, movedAt: this.#now() })
         if (this.#durability !== 'none') await mark?.sync()
       } finally {
         await mark?.close()
@@ -339,6 +345,7 @@ export class FileBytes implements ByteStore {
       layout: this.layout,
       durability: this.#durability,
       isShared: this.#isShared,
+      now: this.#now,
       onClose: (closed) => {
         if (this.#writing.get(id) === closed) this.#writing.delete(id)
       },
