@@ -68,7 +68,7 @@ export async function openUploads(options: OpenUploadsOptions): Promise<Uploads>
     await coordination.close()
     throw error
   }
-  coordination.onLoss(() => sweeper.walkSoon())
+  coordination.onLoss(() => sweeper.sweepSoon())
   sweeper.start()
   return {
     server,

@@ -178,6 +178,7 @@ export interface Appender {
  * - `get` answers what the last `put` said, on every server.
  * - `put` never replaces a newer copy: the higher (generation, sequence) stays.
  * - `remove` takes the record and all its index entries; removing what is not there is no error.
+ * - `lastWalk` answers what the last `noteWalk` said, on every server, or undefined when that was lost.
  * - `expiring` and `recent` are hints: they may name uploads that are gone, never only what is there. Check the mark.
  * - It may come back empty or older than it was; nothing here decides about an upload.
  * - When it cannot be reached every method fails with `unavailable` and nothing hangs.
@@ -193,8 +194,19 @@ export interface RecordStore {
   expiring(now: number, limit: number): Promise<string[]>
   /** Newest creations first. */
   recent(limit: number): Promise<UploadRecord[]>
+  /** Names what is kept here; after a walk under another name records may have been lost. */
+  readonly epoch: string
+  lastWalk(): Promise<Walk | undefined>
+  /** Notes that a walk through all uploads has ended, which made these records whole. */
+  noteWalk(walk: Walk): Promise<void>
   /** Fails with `unavailable` when the store cannot be used now. */
   check(): Promise<void>
+}
+
+/** A walk through all uploads: when it began, and the epoch of the records at that moment. */
+export interface Walk {
+  readonly at: number
+  readonly epoch: string
 }
 
 // ---------------------------------------------------------------------------------------------------------- locks

@@ -261,6 +261,28 @@ export class UploadEngine implements HoldContext {
     return { is: 'readable', record }
   }
 
+  /**
+   * Runs `work` when nobody else runs it under this name, on any server; else does nothing. Who does it is not asked to
+   * stop, and this one waits for nothing. Not while locks cannot be had either: who keeps them says so.
+   */
+  async alone(
+    name: string,
+    signal: AbortSignal,
+    work: (isHeld: () => boolean) => Promise<void>,
+  ): Promise<void> {
+    // Hidden names are no ids: this can not be the lock of an upload.
+    const lock = await this.#locker.acquire(`.${name}`, { timeoutMs: 0, signal }).catch((error: unknown) => {
+      if (error instanceof LockError) return undefined
+      throw error
+    })
+    if (lock === undefined) return
+    try {
+      await work(() => lock.isHeld())
+    } finally {
+      await lock.release()
+    }
+  }
+
   /** Removes an upload that has expired, under the lock. False when it has not, or is gone already. */
   async expire(id: string, now: number): Promise<boolean> {
     const { acquireLockTimeoutMs: timeoutMs } = this.settings
