@@ -179,7 +179,7 @@ export interface Appender {
  * - `put` never replaces a newer copy: the higher (generation, sequence) stays.
  * - `remove` takes the record and all its index entries; removing what is not there is no error.
  * - `lastWalk` answers what the last `noteWalk` said, on every server, or undefined when that was lost.
- * - `expiring` and `recent` are hints: they may name uploads that are gone, never only what is there. Check the mark.
+ * - `expiring`, `recent` and `ids` are hints: they may name uploads that are gone, never only what is there. Check the mark.
  * - It may come back empty or older than it was; nothing here decides about an upload.
  * - When it cannot be reached every method fails with `unavailable` and nothing hangs.
  */
@@ -194,6 +194,8 @@ export interface RecordStore {
   expiring(now: number, limit: number): Promise<string[]>
   /** Newest creations first. */
   recent(limit: number): Promise<UploadRecord[]>
+  /** Every id that has a record, in no order, perhaps twice; for the walk that finds records without an upload. */
+  ids(): AsyncIterable<string>
   /** Names what is kept here; after a walk under another name records may have been lost. */
   readonly epoch: string
   lastWalk(): Promise<Walk | undefined>

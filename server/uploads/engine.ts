@@ -262,25 +262,27 @@ export class UploadEngine implements HoldContext {
   }
 
   /**
-   * Runs `work` when nobody else runs it under this name, on any server; else does nothing. Who does it is not asked to
-   * stop, and this one waits for nothing. Not while locks cannot be had either: who keeps them says so.
+   * Runs `work` when nobody else runs it under this name, on any server; else does nothing, and says false. Who does it is
+   * not asked to stop, and nobody waits. False while locks cannot be had, too: who keeps them says so.
    */
   async alone(
     name: string,
     signal: AbortSignal,
     work: (isHeld: () => boolean) => Promise<void>,
-  ): Promise<void> {
+  ): Promise<boolean> {
     // Hidden names are no ids: this can not be the lock of an upload.
-    const lock = await this.#locker.acquire(`.${name}`, { timeoutMs: 0, signal }).catch((error: unknown) => {
+    const acquiring = this.#locker.acquire(`.${name}`, { timeoutMs: 0, signal })
+    const lock = await acquiring.catch((error: unknown) => {
       if (error instanceof LockError) return undefined
       throw error
     })
-    if (lock === undefined) return
+    if (lock === undefined) return false
     try {
       await work(() => lock.isHeld())
     } finally {
       await lock.release()
     }
+    return true
   }
 
   /** Removes an upload that has expired, under the lock. False when it has not, or is gone already. */

@@ -18,6 +18,8 @@ const walkEveryMs = 24 * 3_600_000
 const walkStride = 50
 const walkRestMs = 20
 
+const urgentEveryMs = 5_000
+
 /** Whether a sweep may go on: it has its lock. */
 type MayGoOn = () => boolean
 
@@ -28,6 +30,8 @@ export class Sweeper {
   #running: Promise<void> | undefined
   #startedAt = Number.NEGATIVE_INFINITY
   #wake: AbortController | undefined
+  /** There may be much to do, and nobody may have done it: the way to it is tried more often. */
+  #isUrgent = true
 
   constructor({ engine, everyMs }: { engine: UploadEngine; everyMs: number }) {
     this.#engine = engine
@@ -43,6 +47,7 @@ export class Sweeper {
 
   /** Looks at once whether there is something to do: the records may have been lost. */
   sweepSoon(): void {
+    this.#isUrgent = true
     this.#wake?.abort()
   }
 
@@ -69,14 +74,22 @@ export class Sweeper {
     }
   }
 
-  /** Looks at every upload: corrects its record, removes it when it has expired, and removes what is left over. */
+  /**
+   * Looks at every upload: corrects its record, removes it when it has expired, and removes what is left over. Then at
+   * every record: one whose upload is gone came back with an older state of the records.
+   */
   async walk(now: number, mayGoOn: MayGoOn = always): Promise<{ removed: number; orphans: number }> {
-    const { bytes } = this.#engine
+    const { bytes, records } = this.#engine
     let removed = 0
     let seen = 0
     for await (const record of bytes.walk()) {
       if (this.#isOver(mayGoOn)) return { removed, orphans: 0 }
       if (await this.#visit(record.head.id, now)) removed++
+      if (++seen % walkStride === 0) await this.#rest(walkRestMs)
+    }
+    for await (const id of records?.ids() ?? []) {
+      if (this.#isOver(mayGoOn)) return { removed, orphans: 0 }
+      if ((await bytes.look(id)) === undefined) await this.#visit(id, now)
       if (++seen % walkStride === 0) await this.#rest(walkRestMs)
     }
     if (this.#isOver(mayGoOn)) return { removed, orphans: 0 }
@@ -98,11 +111,17 @@ export class Sweeper {
     while (!this.#isOver(always)) {
       this.#wake = new AbortController()
       try {
-        await this.#engine.alone('sweep', this.#closing.signal, (isHeld) => this.#sweep(isHeld))
+        const wasUrgent = this.#isUrgent
+        this.#isUrgent = false
+        const isDone = await this.#engine.alone('sweep', this.#closing.signal, (isHeld) =>
+          this.#sweep(isHeld),
+        )
+        this.#isUrgent ||= wasUrgent && !isDone
       } catch (error) {
         if (!this.#engine.isDraining) this.#engine.report({ is: 'sweep-failed', error })
       }
-      await this.#rest(this.#everyMs, this.#wake.signal)
+      const everyMs = this.#isUrgent ? Math.min(urgentEveryMs, this.#everyMs) : this.#everyMs
+      await this.#rest(everyMs, this.#wake.signal)
     }
   }
 
