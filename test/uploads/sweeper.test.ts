@@ -3,7 +3,7 @@ import path from 'node:path'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import type { EngineParts, UploadEngine } from '../../server/uploads/engine.ts'
 import { isWalkDue, Sweeper } from '../../server/uploads/sweeper.ts'
-import type { Locker, UploadRecord } from '../../stores/contracts.ts'
+import type { Lock, Locker, UploadRecord } from '../../stores/contracts.ts'
 import { FileBytes } from '../../stores/file/file-bytes.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
 import { RedisConnection } from '../../stores/redis/redis-connection.ts'
@@ -177,13 +177,13 @@ describe.each([
     expect(walks.most).toBe(1)
 
     for (const sweeper of sweepers) await sweeper.close()
-    expect(await locks()).toBe('')
+    await vi.waitFor(async () => expect(await locks()).toBe(''), patience)
   })
 })
 
 describe('over Redis', () => {
   it('a sweeper that lost its lock removes nothing more, and its walk does not count', async () => {
-    const { sweepers, walks, gate, engines, redis } = await sharingRedis({ leaseMs: 1500 })
+    const { sweepers, walks, gate, engines, redis, held } = await sharingRedis({ leaseMs: 1500 })
     const [sweeper] = sweepers
     const id = await createUpload(engines[0], 10, '12')
     sweeper.start()
@@ -191,7 +191,7 @@ describe('over Redis', () => {
     // Somebody else has it: the next renewal finds that out, and every round of this sweeper.
     await redis.command('HSET', 'sweep:lock:{.sweep}', 'token', 'of-another')
     await redis.command('PERSIST', 'sweep:lock:{.sweep}')
-    await new Promise((resolve) => setTimeout(resolve, 1500))
+    await vi.waitFor(() => expect(held()?.isHeld()).toBe(false), patience)
     await redis.command('DEL', `sweep:record:{${id}}`)
     gate.resolve()
     await vi.waitFor(() => expect(walks.running).toBe(0), patience)
@@ -271,18 +271,21 @@ class GatedBytes extends FileBytes {
 
 function counting() {
   let attempts = 0
+  let held: Lock | undefined
   const walks = { begun: 0, running: 0, most: 0 }
   const gate = deferred()
   const counted = <L extends Locker>(locker: L): Locker => ({
     start: () => locker.start(),
     close: () => locker.close(),
-    acquire(id, options) {
-      if (id === '.sweep') attempts += 1
-      return locker.acquire(id, options)
+    async acquire(id, options) {
+      if (id !== '.sweep') return locker.acquire(id, options)
+      attempts += 1
+      held = await locker.acquire(id, options)
+      return held
     },
   })
   onTestFinished(() => gate.resolve())
-  return { walks, gate, counted, attempts: () => attempts }
+  return { walks, gate, counted, attempts: () => attempts, held: () => held }
 }
 
 async function sharing() {
@@ -296,7 +299,7 @@ async function sharing() {
 }
 
 async function sharingRedis({ leaseMs = 10_000 } = {}) {
-  const { walks, gate, counted, attempts } = counting()
+  const { walks, gate, counted, attempts, held } = counting()
   const folder = await temporaryFolder()
   const redis = await startRedis()
   onTestFinished(() => redis.stop())
@@ -319,5 +322,5 @@ async function sharingRedis({ leaseMs = 10_000 } = {}) {
     )
     return keys.every((reply) => reply === ':0') ? '' : keys.join()
   }
-  return { sweepers, walks, gate, attempts, locks, engines, redis }
+  return { sweepers, walks, gate, attempts, locks, engines, redis, held }
 }
