@@ -3,8 +3,8 @@
  * folder is its own) or in a Redis that several servers share, the tus server over them, and the sweeper behind them.
  */
 import path from 'node:path'
-import { type Now, steadyClock } from '../stores/clock.ts'
-import type { Locker, RecordStore } from '../stores/contracts.ts'
+import { steadyClock } from '../stores/clock.ts'
+import type { Locker, Now, RecordStore } from '../stores/contracts.ts'
 import type { Durability } from '../stores/file/file-appender.ts'
 import { FileStore } from '../stores/file/file-store.ts'
 import type { RedisEvent } from '../stores/redis/redis-connection.ts'

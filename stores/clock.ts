@@ -7,9 +7,7 @@
  */
 import { uptime } from 'node:os'
 import { performance } from 'node:perf_hooks'
-
-/** Milliseconds since the epoch: whole, and never less than before. */
-export type Now = () => number
+import type { Now } from './contracts.ts'
 
 /** What `Date` says; for who wants to share no clock of Tidemark's. */
 export const wallClock: Now = () => Date.now()

@@ -7,6 +7,9 @@
  */
 import type { Readable } from 'node:stream'
 
+/** What time it is for all that expires: whole milliseconds since the epoch. One clock for engine and stores. */
+export type Now = () => number
+
 /** What is fixed when an upload is created, and never changes afterwards. */
 export interface UploadHead {
   readonly id: string

@@ -6,8 +6,13 @@ import http, { type IncomingMessage, type ServerResponse } from 'node:http'
 import { Server, type ServerOptions } from '@tus/server'
 import type { DataStore } from '@tus/utils'
 import type { ServerRequest } from 'srvx'
-import type { Now } from '../../stores/clock.ts'
-import { type ByteStore, type RecordStore, StoreError, type UploadRecord } from '../../stores/contracts.ts'
+import {
+  type ByteStore,
+  type Now,
+  type RecordStore,
+  StoreError,
+  type UploadRecord,
+} from '../../stores/contracts.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
 import { Refusal } from '../errors.ts'
 import { corsHeaders } from '../protocol/cors.ts'

@@ -5,7 +5,6 @@
  * Two locks: the one of the assembly, which is never given up for others who would only do the same, and inside it the
  * one of the upload, which is given up at once to who terminates it.
  */
-import type { Now } from '../../stores/clock.ts'
 import {
   type Appender,
   type ByteStore,
@@ -13,6 +12,7 @@ import {
   type Lock,
   LockError,
   type Locker,
+  type Now,
   type UploadRecord,
 } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'

@@ -5,12 +5,12 @@
  * unlock; answer. What was answered is kept, whatever happens to this process afterwards.
  */
 import type { Readable } from 'node:stream'
-import { type Now, wallClock } from '../../stores/clock.ts'
 import {
   type ByteStore,
   type Lock,
   LockError,
   type Locker,
+  type Now,
   type RecordStore,
   type UploadHead,
   type UploadRecord,
@@ -95,7 +95,7 @@ export class UploadEngine implements HoldContext {
     this.settings = parts.settings
     this.report = parts.report
     this.pulse = parts.pulse ?? new Pulse()
-    this.now = parts.now ?? wallClock
+    this.now = parts.now ?? (() => Date.now())
     this.#locker = parts.locker
     const { bytes, records, settings, pulse, report, now } = this
     const { locker, ownRequest } = parts

@@ -4,8 +4,7 @@
  */
 import { constants } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
-import type { Now } from '../clock.ts'
-import { type Appender, StoreError, type UploadHead, type UploadRecord } from '../contracts.ts'
+import { type Appender, type Now, StoreError, type UploadHead, type UploadRecord } from '../contracts.ts'
 import type { FileLayout } from './file-layout.ts'
 import { asStoreError, errnoOf, type FileSystem, syncNames } from './file-system.ts'
 import type { Slot } from './mark-codec.ts'

@@ -5,10 +5,11 @@
 import { constants } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import { Readable } from 'node:stream'
-import { type Now, wallClock } from '../clock.ts'
+import { wallClock } from '../clock.ts'
 import {
   type Appender,
   type ByteStore,
+  type Now,
   StoreError,
   type UploadHead,
   type UploadRecord,

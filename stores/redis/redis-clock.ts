@@ -2,7 +2,8 @@
  * The time that all servers of one Redis agree on: Redis's, asked now and then and advanced by this machine's boot
  * clock in between. While Redis is away it goes on from the last answer; a Redis whose clock jumps is followed slowly.
  */
-import { bootClock, type Now, steadyClock } from '../clock.ts'
+import { bootClock, steadyClock } from '../clock.ts'
+import type { Now } from '../contracts.ts'
 import type { RedisConnection } from './redis-connection.ts'
 
 export interface RedisClockOptions {

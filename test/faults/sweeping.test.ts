@@ -17,7 +17,7 @@ const everySecond = ['--sweep-interval', '1s', '--lease', '2s']
 
 it('a server that is killed while it sweeps is followed by the other one, which ends the work', async () => {
   const folder = await temporaryFolder()
-  const many = 1000
+  const many = 2500
   await putUploads(folder, many, Date.now() - hourMs)
   const redis = await ownRedis()
   const fleet = await startFleet({
@@ -42,14 +42,17 @@ it('a server that is killed while it sweeps is followed by the other one, which 
 it.each([
   [
     'killed and started again, empty',
-    async (redis: RedisServer) => void (await redis.kill(), await redis.restart()),
+    async (redis: RedisServer) => {
+      await redis.kill()
+      await redis.restart()
+    },
   ],
   ['emptied while it runs', async (redis: RedisServer) => void (await redis.command('FLUSHALL'))],
 ])(
   'what expires is found again, and removed in time, when Redis was %s',
   async (_, lose) => {
     const redis = await ownRedis()
-    const fleet = await startFleet({ redisUrl: redis.url, args: ['--expire-after', '12s', ...everySecond] })
+    const fleet = await startFleet({ redisUrl: redis.url, args: ['--expire-after', '15s', ...everySecond] })
     const paths = await Promise.all([0, 1, 2].map((n) => createUpload(fleet.urls[n % 2]!)))
     const ids = paths.map((url) => url.split('/').at(-1)!)
     await vi.waitFor(async () => expect(await indexed(fleet, redis)).toEqual(ids.toSorted()), patience)

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { bootClock, follow, followedAtOnceMs, steadyClock } from '../../stores/clock.ts'
+import { Lease } from '../../stores/redis/lease.ts'
 import { RedisClock } from '../../stores/redis/redis-clock.ts'
 import { RedisConnection } from '../../stores/redis/redis-connection.ts'
 import { startRedis } from '../support/redis.ts'
@@ -128,6 +129,35 @@ describe('the boot clock', () => {
     await new Promise((resolve) => setTimeout(resolve, 100))
     const passedMs = boot() - bootMs - (performance.now() - monotonicMs)
     expect(Math.abs(passedMs)).toBeLessThan(50)
+  })
+})
+
+describe('a lease', () => {
+  const leaseOn = (machine: ReturnType<typeof machineOf>['machine']) => {
+    const bootMs = bootClock(machine)
+    const clock = () => ({ monotonicMs: machine.monotonicMs(), bootMs: bootMs() })
+    return new Lease(clock, clock(), 10_000, 1_000)
+  }
+
+  it('stands while the wall clock is set, ahead or back, and ends in its own time', () => {
+    const { machine, wallAhead } = machineOf()
+    const lease = leaseOn(machine)
+    wallAhead(hourMs)
+    expect(lease.remainingMs()).toBe(9_000)
+    wallAhead(-2 * hourMs)
+    machine.pass(8_000)
+    expect(lease.remainingMs()).toBe(1_000)
+    machine.pass(1_000)
+    expect(lease.stands()).toBe(false)
+  })
+
+  it('is over when the machine was suspended for as long', () => {
+    const { machine } = machineOf()
+    const lease = leaseOn(machine)
+    machine.pass(100)
+    expect(lease.stands()).toBe(true)
+    machine.suspend(9_000)
+    expect(lease.stands()).toBe(false)
   })
 })
 
