@@ -13,7 +13,7 @@ import type { Now } from './contracts.ts'
 export const wallClock: Now = () => Date.now()
 
 /** The clocks of a machine, in milliseconds. */
-export interface MachineClocks {
+interface MachineClocks {
   /** Stands still while the machine is suspended, and can not be set. */
   monotonicMs(): number
   /** Since the machine was started; suspended or not. Dear to read, and coarse: 10 ms on Linux. */

@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import http from 'node:http'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import type { UploadHead } from '../../stores/contracts.ts'
 import { FileBytes } from '../../stores/file/file-bytes.ts'
 import { temporaryFolder } from '../support/folder.ts'
@@ -15,7 +15,10 @@ import { type ServerProcess, startServer } from '../support/server-process.ts'
 const KiB = 1024
 const size = 64 * KiB
 const hourS = 3600
-const leaseMs = 2000
+const leaseMs = 4000
+
+// Servers start several times, under the load of other tests.
+vi.setConfig({ testTimeout: 90_000 })
 const halfHour = ['--expire-after', '30m']
 const version = { 'Tus-Resumable': '1.0.0' }
 const asBytes = { ...version, 'Content-Type': 'application/offset+octet-stream' }
@@ -42,7 +45,7 @@ describe.each([
     const lock = await lockOf(redis, busy)
 
     await jump(clock, jumping, jumpS)
-    await expect.poll(() => head(steady, witness), { timeout: 20_000 }).toMatchObject({ status: 404 })
+    await expect.poll(() => head(steady, witness), { timeout: 40_000 }).toMatchObject({ status: 404 })
     // Longer than a lease: what stands is renewed, and by the same holder.
     await renewals(redis, 20)
     expect(await lockOf(redis, busy)).toBe(lock)
@@ -75,7 +78,7 @@ describe.each([
     append.write(running.subarray(0, size / 2))
 
     await jump(clock, only, jumpS)
-    await expect.poll(() => head(only, witness), { timeout: 20_000 }).toMatchObject({ status: 404 })
+    await expect.poll(() => head(only, witness), { timeout: 40_000 }).toMatchObject({ status: 404 })
     append.end(running.subarray(size / 2))
     expect(await append.status).toBe(204)
     expect(await head(only, idle)).toMatchObject({ status: 200, offset: size / 2 })
@@ -160,7 +163,7 @@ async function renewals(redis: RedisServer, count: number): Promise<void> {
   const scripts = async () =>
     Number(/cmdstat_pexpire:calls=(\d+)/.exec(await redis.command('INFO', 'commandstats'))?.[1] ?? 0)
   const before = await scripts()
-  await expect.poll(scripts, { timeout: 20_000 }).toBeGreaterThanOrEqual(before + count)
+  await expect.poll(scripts, { timeout: 40_000 }).toBeGreaterThanOrEqual(before + count)
 }
 
 async function create({ url }: ServerProcess): Promise<string> {
