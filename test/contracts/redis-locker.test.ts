@@ -132,7 +132,7 @@ describe('a lock in Redis', () => {
   it('has a fence that grows though the clock of Redis was set back', async () => {
     const { locker } = await server()
     const ahead = (Date.now() + 600_000) * 1000
-    await redis.command('SET', 't:fence:{u}', String(ahead))
+    await redis.command('HSET', 't:fence:{u}', 'last', String(ahead))
     const lock = await locker.acquire('u', wait)
     expect(lock.fence).toBe(ahead + 1)
     await lock.release()
