@@ -3,7 +3,7 @@
  * folder is its own) or in a Redis that several servers share, the tus server over them, and the sweeper behind them.
  */
 import path from 'node:path'
-import type { Locker, RecordStore } from '../stores/contracts.ts'
+import { LockError, type Locker, type RecordStore, StoreError } from '../stores/contracts.ts'
 import type { Durability } from '../stores/file/file-appender.ts'
 import { FileStore } from '../stores/file/file-store.ts'
 import type { RedisEvent } from '../stores/redis/redis-connection.ts'
@@ -39,17 +39,17 @@ interface Coordination {
   readonly locker: Locker
   readonly records: RecordStore
   readonly isShared: boolean
-  /** Calls back when the records may have been lost. */
+  readonly report: (event: UploadsEvent) => void
+  /** Calls back when the records may have been lost, or one could not be put. */
   onLoss(listener: () => void): void
   close(): Promise<void>
 }
 
 export async function openUploads(options: OpenUploadsOptions): Promise<Uploads> {
-  const report = (event: UploadsEvent) => options.report?.(event)
   const coordination = await (options.redisUrl === undefined
     ? coordinateAlone(options)
-    : coordinateByRedis(options, options.redisUrl, report))
-  const { locker, records, isShared } = coordination
+    : coordinateByRedis(options, options.redisUrl))
+  const { locker, records, isShared, report } = coordination
   const { directory, durability = 'finish', sweepEveryMs = 60_000, ...rest } = options
   const server = new TidemarkServer({
     ...rest,
@@ -83,7 +83,8 @@ export async function openUploads(options: OpenUploadsOptions): Promise<Uploads>
   }
 }
 
-async function coordinateAlone({ directory, describe = '' }: OpenUploadsOptions): Promise<Coordination> {
+async function coordinateAlone(options: OpenUploadsOptions): Promise<Coordination> {
+  const { directory, describe = '' } = options
   // Loaded here, because who has a Redis needs none of it.
   const [{ FolderOwner }, { LmdbRecords }, { LocalLocker }] = await Promise.all([
     import('../stores/local/folder-owner.ts'),
@@ -96,16 +97,14 @@ async function coordinateAlone({ directory, describe = '' }: OpenUploadsOptions)
     locker: new LocalLocker(),
     records: new LmdbRecords({ directory: own }),
     isShared: false,
+    report: (event) => options.report?.(event),
     onLoss: () => undefined,
     close: () => owner.release(),
   }
 }
 
-async function coordinateByRedis(
-  { redisKeyPrefix, leaseMs = 10_000 }: OpenUploadsOptions,
-  url: string,
-  report: (event: UploadsEvent) => void,
-): Promise<Coordination> {
+async function coordinateByRedis(options: OpenUploadsOptions, url: string): Promise<Coordination> {
+  const { redisKeyPrefix, leaseMs = 10_000 } = options
   const [{ RedisConnection }, { RedisLocker }, { RedisRecords }] = await Promise.all([
     import('../stores/redis/redis-connection.ts'),
     import('../stores/redis/redis-locker.ts'),
@@ -115,18 +114,32 @@ async function coordinateByRedis(
     url,
     commandTimeoutMs: Math.min(2_000, Math.floor(leaseMs / 4)),
     ...(redisKeyPrefix !== undefined && { keyPrefix: redisKeyPrefix }),
-    report: (event) => report({ is: 'redis', event }),
+    report: (event) => options.report?.({ is: 'redis', event }),
   })
+  let isRecordMissing = false
   await connection.connect()
   return {
     locker: new RedisLocker({ connection, leaseMs }),
     records: new RedisRecords({ connection }),
     isShared: true,
+    report: (event) => {
+      // That Redis is away is told once, and not by every request that notices.
+      if (!isForWantOfRedis(event)) options.report?.(event)
+      else if (event.is === 'record-failed') isRecordMissing = true
+    },
     onLoss: (listener) => {
       connection.onChange((event) => {
-        if (event.is === 'replaced') listener()
+        if (event.is !== 'replaced' && !(event.is === 'available' && isRecordMissing)) return
+        isRecordMissing = false
+        listener()
       })
     },
     close: () => connection.close(),
   }
+}
+
+function isForWantOfRedis(event: UploadsEvent): boolean {
+  if (!('error' in event)) return false
+  const { error } = event
+  return (error instanceof StoreError || error instanceof LockError) && error.code === 'unavailable'
 }
