@@ -139,7 +139,8 @@ async function coordinateByRedis(options: OpenUploadsOptions, url: string): Prom
 }
 
 function isForWantOfRedis(event: UploadsEvent): boolean {
-  if (!('error' in event)) return false
+  if (event.is !== 'record-failed' && event.is !== 'sweep-failed' && event.is !== 'assembly-failed')
+    return false
   const { error } = event
   return (error instanceof StoreError || error instanceof LockError) && error.code === 'unavailable'
 }
