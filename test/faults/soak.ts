@@ -25,7 +25,7 @@ async function soak(): Promise<void> {
   onTestFinished(() => redis.stop())
   const wire = await startTcpProxy(redis.port)
   onTestFinished(() => wire.close())
-  const fleet = await startFleet({ redisUrl: `redis://127.0.0.1:${wire.port}`, args: ['--lease', '4s'] })
+  const fleet = await startFleet({ redisUrl: `redis://127.0.0.1:${wire.port}`, args: ['--lease', '8s'] })
   const random = chance('soak')
   const until = performance.now() + minutes * 60_000
   const failed = new AbortController()
