@@ -55,7 +55,9 @@ export class RedisCluster implements RedisHome {
     const tooLate = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, START_TIMEOUT_MS)
     })
-    const ready = this.#refresh().then(() => Promise.all(this.primaries.map(untilSettled)))
+    const ready = this.#refresh().then(() =>
+      Promise.all(this.primaries.map((client) => untilSettled(client, START_TIMEOUT_MS))),
+    )
     await Promise.race([ready, tooLate])
     clearTimeout(timer)
     if (this.#isAvailable) return undefined
@@ -282,7 +284,7 @@ function keyOf({ options }: Redis): string {
 }
 
 /** Returns when the connection is ready or has failed, or after `withinMs`. */
-function untilSettled(client: Redis, withinMs = START_TIMEOUT_MS): Promise<void> {
+function untilSettled(client: Redis, withinMs: number): Promise<void> {
   return new Promise((resolve) => {
     if (client.status === 'ready' || client.status === 'end') return resolve()
     const settle = () => {
