@@ -149,7 +149,9 @@ function saysNothing(error: Error): boolean {
 }
 
 function inOurWords({ message }: Error): Error {
-  if (/invalid reply: null/.test(message)) return new Error('the sentinels know no primary of that name')
+  if (/invalid reply: null|No such master/.test(message)) {
+    return new Error('the sentinels know no primary of that name')
+  }
   if (/Connection is closed|timed out|ETIMEDOUT/.test(message)) return new Error('no sentinel answers')
   return new Error(message)
 }

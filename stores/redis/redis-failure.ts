@@ -39,8 +39,8 @@ function contradictsItself(message: string): boolean {
 
 export function describe(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
-  // An AggregateError (all addresses of a name failed) has its words in its parts.
-  if (error instanceof AggregateError && error.message === '') return error.errors.map(describe).join('; ')
+  // All addresses of a name failed, or all nodes: the words are in the parts.
+  if (error instanceof AggregateError) return error.errors.map(describe).join('; ')
   // ioredis's words for a command that was cut off, which here is never sent again.
   if (error.name === 'MaxRetriesPerRequestError') return 'the connection was lost before the answer'
   return error.message

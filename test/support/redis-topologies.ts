@@ -84,14 +84,20 @@ export type Cluster = {
   stop: () => Promise<void>
 }
 
-/** `replicas`: none when nobody is to be killed; it starts sooner then. */
-export async function startCluster({ replicas = 1, args = [] as string[] } = {}): Promise<Cluster> {
+export type ClusterOptions = {
+  /** Of each primary; none when nobody is to be killed: it starts sooner then. */
+  replicas?: 0 | 1
+  /** Further settings of node `n`. */
+  argsOf?: (n: number) => string[]
+}
+
+export async function startCluster({ replicas = 1, argsOf }: ClusterOptions = {}): Promise<Cluster> {
   const folders = await Promise.all(Array.from({ length: 3 + 3 * replicas }, () => makeFolder()))
   const nodes = await Promise.all(
-    folders.map(async ({ path }) =>
+    folders.map(async ({ path }, n) =>
       startRedis({
         persistIn: path,
-        args: [...clusterSettings(await freePort()), ...quickSync, ...args],
+        args: [...clusterSettings(await freePort()), ...quickSync, ...(argsOf?.(n) ?? [])],
       }),
     ),
   )
@@ -195,7 +201,7 @@ async function ownerPort(port: number, key: string): Promise<number | undefined>
   const client = makeClient(port)
   try {
     const slot = (await client.cluster('KEYSLOT', key)) as number
-    const rows = (await client.cluster('SLOTS')) as [number, number, [string, number]][]
+    const rows = (await client.cluster('SLOTS')) as unknown as [number, number, [string, number]][]
     return rows.find(([first, last]) => first <= slot && slot <= last)?.[2][1]
   } finally {
     client.disconnect()
