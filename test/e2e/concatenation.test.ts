@@ -1,4 +1,5 @@
 import { expect, it, onTestFinished, vi } from 'vitest'
+import { type FinishJournal, finishJournal } from '../support/finishes.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { randomBytes, randomStream, sha256 } from '../support/random-file.ts'
 import { type ServerProcess, startServer } from '../support/server-process.ts'
@@ -11,11 +12,10 @@ const tus = { 'Tus-Resumable': '1.0.0' }
 
 it('tus-js-client with four parallel uploads finishes 200 MiB though the server is killed in the middle', async () => {
   const content = randomBytes('parallel', size)
-  const server = await startTellingServer()
+  const { server, journal } = await startTellingServer()
   const wire = await startTcpProxy(server.port)
   wire.bytesPerSecond = 60 * MiB
   onTestFinished(() => wire.close())
-  const told: unknown[] = []
   let restarted: Promise<void> | undefined
 
   const { done, exchanges } = startUpload(content, {
@@ -24,10 +24,7 @@ it('tus-js-client with four parallel uploads finishes 200 MiB though the server 
     metadata: { filename: 'large.bin' },
     onProgress: (sent) => {
       if (restarted !== undefined || sent < size / 2) return
-      restarted = server.kill('SIGKILL').then(() => {
-        told.push(...finishes(server))
-        return server.restart()
-      })
+      restarted = server.kill('SIGKILL').then(() => server.restart())
     },
   })
   const url = await done
@@ -41,12 +38,12 @@ it('tus-js-client with four parallel uploads finishes 200 MiB though the server 
   expect(response.headers.get('content-disposition')).toContain('large.bin')
   expect(await sha256(response.body as AsyncIterable<Uint8Array>)).toBe(await sha256(content))
   const id = new URL(url).pathname.split('/').at(-1)
-  await vi.waitFor(() => expect([...told, ...finishes(server)]).toEqual([id]))
+  await vi.waitFor(async () => expect((await journal.read()).map(({ upload }) => upload)).toEqual([id]))
   expect(await server.peakRssBytes()).toBeLessThan(180 * MiB)
 })
 
 it('a final is made by the next start when the server was killed between its last byte and its finish', async () => {
-  const server = await startTellingServer()
+  const { server, journal } = await startTellingServer()
   const bytes = 64 * MiB
   const parts = await Promise.all([0, 1, 2].map(() => create(server, { 'Upload-Length': `${bytes}` })))
   const final = await create(server, { 'Upload-Concat': `final;${parts.join(' ')}` })
@@ -58,7 +55,6 @@ it('a final is made by the next start when the server was killed between its las
     })
   for (const part of [0, 1, 2]) expect((await patch(part)).status).toBe(204)
   await server.kill('SIGKILL')
-  const before = finishes(server)
   await server.restart()
 
   await vi.waitFor(async () => expect((await fetch(final, { method: 'GET' })).status).toBe(200), {
@@ -67,20 +63,16 @@ it('a final is made by the next start when the server was killed between its las
   })
   const { body } = await fetch(final)
   expect(await sha256(body as AsyncIterable<Uint8Array>)).toBe(await sha256(randomStream('cut', 3 * bytes)))
-  await vi.waitFor(() => expect([...before, ...finishes(server)]).toHaveLength(1))
+  await vi.waitFor(async () => expect(await journal.read()).toHaveLength(1))
   expect(await server.peakRssBytes()).toBeLessThan(150 * MiB)
 })
 
-async function startTellingServer(): Promise<ServerProcess> {
-  const telling = new URL('tell-finishes.mjs', import.meta.url).href
-  const server = await startServer({ dir: await temporaryFolder(), nodeArgs: ['--import', telling] })
+async function startTellingServer(): Promise<{ server: ServerProcess; journal: FinishJournal }> {
+  const journal = finishJournal(await temporaryFolder())
+  const { nodeArgs, env } = journal
+  const server = await startServer({ dir: await temporaryFolder(), nodeArgs, env })
   onTestFinished(async () => void (await server.stop()))
-  return server
-}
-
-/** Ids of the uploads that the present process told to be finished. */
-function finishes(server: ServerProcess): unknown[] {
-  return server.logs().flatMap((line) => (line.finished === undefined ? [] : [line.finished]))
+  return { server, journal }
 }
 
 async function create(server: ServerProcess, headers: Record<string, string>): Promise<string> {

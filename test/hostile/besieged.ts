@@ -10,9 +10,6 @@ import { randomBytes } from '../support/random-file.ts'
 import { type ServerProcess, startServer } from '../support/server-process.ts'
 import { type Answer, faultsOf, Wire } from './wire.ts'
 
-/** `TEST_SEED=1 npx vitest run test/hostile` tries other cases; fast-check says the seed of a failure. */
-export const seed = Number(process.env.TEST_SEED ?? 20_260_728)
-
 export type Headers = readonly (readonly [name: string, value: string | number])[]
 
 /** The headers of a request with bytes of an upload. */

@@ -3,7 +3,8 @@
 
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { Besieged, bytesAt, expectProper, type Headers, headOf, seed, version } from './besieged.ts'
+import { seed } from '../support/seed.ts'
+import { Besieged, bytesAt, expectProper, type Headers, headOf, version } from './besieged.ts'
 
 let besieged: Besieged
 beforeAll(async () => {

@@ -2,7 +2,8 @@
 
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { Besieged, bytesAt, expectProper, headOf, seed, version } from './besieged.ts'
+import { seed } from '../support/seed.ts'
+import { Besieged, bytesAt, expectProper, headOf, version } from './besieged.ts'
 import { header, ids } from './values.ts'
 import { faultsOf } from './wire.ts'
 
