@@ -82,6 +82,30 @@ describe('a primary that Sentinel names', () => {
     await old.restart()
   })
 
+  it('is left when the sentinels have another one, though it still answers here', async () => {
+    const { connection, events } = await connected(sentinels.url)
+    const messages: string[] = []
+    await connection.subscribe('news', (message) => messages.push(message))
+    const old = await sentinels.primary()
+    // As if only the sentinels were cut off from it: what they ask is refused, what we ask is not.
+    const forSentinels = ['ping', 'info', 'slaveof', 'replicaof', 'config']
+    await old.command('ACL', 'SETUSER', 'default', ...forSentinels.map((word) => `-${word}`))
+    try {
+      const next = await sentinels.untilFailover(old)
+      await expect.poll(() => events.map(({ is }) => is), soon).toContain('replaced')
+      await expect.poll(() => isAnswered(connection, 'left'), soon).toBe(true)
+      expect(await next.command('GET', 'left')).toContain('value')
+      await expect
+        .poll(async () => {
+          await next.command('PUBLISH', 'news', 'moved')
+          return messages
+        }, soon)
+        .toContain('moved')
+    } finally {
+      await old.command('ACL', 'SETUSER', 'default', '+@all')
+    }
+  })
+
   it('cannot be had by another name, and the sentence says so', async () => {
     const url = sentinels.url.replace(primaryName, 'another')
     const reason = /the sentinels know no primary of that name/
