@@ -30,27 +30,25 @@ export type Sentinels = {
 
 export type Sentinel = { port: number; child: Child }
 
-export async function startSentinels(
-  options: { args?: string[]; sentinelArgs?: string[] } = {},
-): Promise<Sentinels> {
-  const first = await startRedis({ args: options.args ?? [] })
-  const second = await startRedis({
-    args: [...(options.args ?? []), '--replicaof', '127.0.0.1', String(first.port), ...quickSync],
-  })
-  const servers = [first, second]
+export async function startSentinels({ replicas = 1 } = {}): Promise<Sentinels> {
+  const first = await startRedis()
+  const replicaOf = ['--replicaof', '127.0.0.1', String(first.port), ...quickSync]
+  const others = await Promise.all(Array.from({ length: replicas }, () => startRedis({ args: replicaOf })))
+  const servers = [first, ...others]
   const folder = await makeFolder()
   const sentinels: Sentinel[] = []
   for (let n = 0; n < 3; n++) {
     const port = await freePort()
     const file = join(folder.path, `sentinel-${n}.conf`)
     await writeFile(file, sentinelSettings(port, folder.path, first.port))
-    const child = startChild(programPath('redis'), [file, '--sentinel', ...(options.sentinelArgs ?? [])])
+    const child = startChild(programPath('redis'), [file, '--sentinel'])
     sentinels.push({ port, child })
   }
   const named = () => askSentinels(sentinels)
-  await until('three sentinels that know each other and the replica', async () => {
+  const knowAll = new RegExp(`status=ok.*slaves=${replicas},sentinels=3`)
+  await until('three sentinels that know each other and the replicas', async () => {
     const states = await Promise.all(sentinels.map(({ port }) => ask(port, ['INFO', 'sentinel'])))
-    return states.every((state) => /status=ok.*slaves=1,sentinels=3/.test(state))
+    return states.every((state) => knowAll.test(state))
   })
   return {
     url: `redis+sentinel://${sentinels.map(({ port }) => `127.0.0.1:${port}`).join(',')}/${primaryName}`,
@@ -160,7 +158,7 @@ bind 127.0.0.1
 dir ${dir}
 sentinel monitor ${primaryName} 127.0.0.1 ${primaryPort} 2
 sentinel down-after-milliseconds ${primaryName} ${downAfterMs}
-sentinel failover-timeout ${primaryName} 5000
+sentinel failover-timeout ${primaryName} 2000
 sentinel parallel-syncs ${primaryName} 1
 `
 }
