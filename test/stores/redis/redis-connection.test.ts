@@ -157,15 +157,17 @@ describe('a replica', () => {
       await primary.stop()
     })
     const { connection, events } = await connected(replica.url)
-    const { keys } = connection
-    const acquire = connection.runScript(
-      scripts.acquire,
-      [keys.lock('u'), keys.wait('u'), keys.fence('u')],
-      ['token', 'holder', 'channel', 1000, 1000, '', 1000],
-    )
-    await expect(acquire).rejects.toMatchObject({ code: 'unavailable', message: /READONLY/ })
+    await expect(acquire(connection)).rejects.toMatchObject({ code: 'unavailable', message: /READONLY/ })
     await expect.poll(() => events.map(({ is }) => is)).toEqual(['available', 'away', 'available'])
   })
+})
+
+it('a primary that wants a replica and has none refuses for a passing reason', async () => {
+  const primary = await startRedis({ args: ['--min-replicas-to-write', '1'] })
+  onTestFinished(() => primary.stop())
+  const { connection } = await connected(primary.url)
+  await expect(acquire(connection)).rejects.toMatchObject({ code: 'unavailable', message: /NOREPLICAS/ })
+  expect(connection.isAvailable).toBe(true)
 })
 
 describe('a Cluster', () => {
@@ -301,6 +303,13 @@ async function connected(url: string, options: Partial<RedisConnectionOptions> =
   await connection.connect()
   await expect.poll(() => connection.runId).toBeDefined()
   return { connection, events }
+}
+
+/** Some script that writes: which one does not matter, nor do its arguments. */
+function acquire(connection: RedisConnection): Promise<unknown> {
+  const { keys } = connection
+  const args = ['token', 'holder', 'channel', 1000, 1000, '', 1000, 1000, 1000]
+  return connection.runScript(scripts.acquire, [keys.lock('u'), keys.wait('u'), keys.fence('u')], args)
 }
 
 function isAnswered(connection: RedisConnection, key: string): Promise<boolean> {
