@@ -83,6 +83,6 @@ export class RedisRecords implements RecordStore {
   }
 
   async check(): Promise<void> {
-    await this.#connection.run((redis) => redis.ping())
+    await this.#connection.runOnEach((redis) => redis.ping())
   }
 }

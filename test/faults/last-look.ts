@@ -5,8 +5,9 @@ import { createHash } from 'node:crypto'
 import { readdir, readlink, stat } from 'node:fs/promises'
 import { get } from 'node:http'
 import { join } from 'node:path'
-import { Redis } from 'ioredis'
+import type { Redis } from 'ioredis'
 import { expect, vi } from 'vitest'
+import { RedisConnection } from '../../stores/redis/redis-connection.ts'
 import type { Finish } from '../support/finishes.ts'
 import type { Fleet } from './fleet.ts'
 import { contentOf, type LedgerUpload } from './ledger-client.ts'
@@ -135,25 +136,28 @@ function isOwnOfServers(path: string, { folder }: Fleet): boolean {
 async function strangeKeys(fleet: Fleet, known: ReadonlySet<string>): Promise<string[]> {
   if (!fleet.redis) return []
   const { url, prefix } = fleet.redis
-  const redis = new Redis(url, { lazyConnect: true, retryStrategy: () => null })
+  const connection = new RedisConnection({ url })
   try {
-    await redis.connect()
-    const strange: string[] = []
-    for (const key of await redis.keys(`${prefix}*`)) {
-      const name = key.slice(prefix.length)
-      const id = /^record:\{(.+)\}$/.exec(name)?.[1]
-      // A fence outlives its lock, so that the next one is higher; Redis itself ends it.
-      if (name.startsWith('fence:') && (await redis.pttl(key)) > 0) continue
-      if (name.startsWith('index:')) {
-        const members =
-          (await redis.type(key)) === 'zset' ? await redis.zrange(key, 0, -1) : ['no sorted set']
-        strange.push(...members.filter((member) => !known.has(member)).map((member) => `${name} ${member}`))
-      } else if (id === undefined || !known.has(id)) strange.push(name)
-    }
-    return strange
+    await connection.connect()
+    return (await connection.runOnEach((redis) => strangeKeysAt(redis, prefix, known))).flat()
   } finally {
-    redis.disconnect()
+    await connection.close()
   }
+}
+
+async function strangeKeysAt(redis: Redis, prefix: string, known: ReadonlySet<string>): Promise<string[]> {
+  const strange: string[] = []
+  for (const key of await redis.keys(`${prefix}*`)) {
+    const name = key.slice(prefix.length)
+    const id = /^record:\{(.+)\}$/.exec(name)?.[1]
+    // A fence outlives its lock, so that the next one is higher; Redis itself ends it.
+    if (name.startsWith('fence:') && (await redis.pttl(key)) > 0) continue
+    if (name.startsWith('index:')) {
+      const members = (await redis.type(key)) === 'zset' ? await redis.zrange(key, 0, -1) : ['no sorted set']
+      strange.push(...members.filter((member) => !known.has(member)).map((member) => `${name} ${member}`))
+    } else if (id === undefined || !known.has(id)) strange.push(name)
+  }
+  return strange
 }
 
 type UploadFiles = { marks: number[]; data: number[] }

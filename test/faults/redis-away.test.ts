@@ -106,9 +106,7 @@ describe('a server whose Redis is away', () => {
       // All at once: they share what is left of the first one's wait.
       const first = await Promise.all(Array.from({ length: 20 }, create))
       expect(first.map(({ status }) => status)).toEqual(Array(20).fill(503))
-      await expect
-        .poll(() => ready(server))
-        .toEqual([503, expect.stringMatching(/^Redis at 127\.0\.0\.1:\d+ /)])
+      await expect.poll(() => ready(server)).toEqual([503, expect.stringMatching(/^Redis .* is away/)])
       const more = await Promise.all(Array.from({ length: 20 }, create))
       expect(more.map(({ status }) => status)).toEqual(Array(20).fill(503))
       // What is running goes on, and finishes; the record of it can not be put now.
