@@ -4,7 +4,7 @@
  */
 import path from 'node:path'
 import { steadyClock } from '../stores/clock.ts'
-import type { Locker, Now, RecordStore } from '../stores/contracts.ts'
+import { LockError, type Locker, type Now, type RecordStore, StoreError } from '../stores/contracts.ts'
 import type { Durability } from '../stores/file/file-appender.ts'
 import { FileStore } from '../stores/file/file-store.ts'
 import type { RedisEvent } from '../stores/redis/redis-connection.ts'
@@ -41,17 +41,17 @@ interface Coordination {
   readonly records: RecordStore
   readonly isShared: boolean
   readonly now: Now
-  /** Calls back when the records may have been lost. */
+  readonly report: (event: UploadsEvent) => void
+  /** Calls back when the records may have been lost, or one could not be put. */
   onLoss(listener: () => void): void
   close(): Promise<void>
 }
 
 export async function openUploads(options: OpenUploadsOptions): Promise<Uploads> {
-  const report = (event: UploadsEvent) => options.report?.(event)
   const coordination = await (options.redisUrl === undefined
     ? coordinateAlone(options)
-    : coordinateByRedis(options, options.redisUrl, report))
-  const { locker, records, isShared, now } = coordination
+    : coordinateByRedis(options, options.redisUrl))
+  const { locker, records, isShared, now, report } = coordination
   const { directory, durability = 'finish', sweepEveryMs = 60_000, ...rest } = options
   const server = new TidemarkServer({
     ...rest,
@@ -86,7 +86,8 @@ export async function openUploads(options: OpenUploadsOptions): Promise<Uploads>
   }
 }
 
-async function coordinateAlone({ directory, describe = '' }: OpenUploadsOptions): Promise<Coordination> {
+async function coordinateAlone(options: OpenUploadsOptions): Promise<Coordination> {
+  const { directory, describe = '' } = options
   // Loaded here, because who has a Redis needs none of it.
   const [{ FolderOwner }, { LmdbRecords }, { LocalLocker }] = await Promise.all([
     import('../stores/local/folder-owner.ts'),
@@ -100,16 +101,14 @@ async function coordinateAlone({ directory, describe = '' }: OpenUploadsOptions)
     records: new LmdbRecords({ directory: own }),
     isShared: false,
     now: steadyClock(),
+    report: (event) => options.report?.(event),
     onLoss: () => undefined,
     close: () => owner.release(),
   }
 }
 
-async function coordinateByRedis(
-  { redisKeyPrefix, leaseMs = 10_000 }: OpenUploadsOptions,
-  url: string,
-  report: (event: UploadsEvent) => void,
-): Promise<Coordination> {
+async function coordinateByRedis(options: OpenUploadsOptions, url: string): Promise<Coordination> {
+  const { redisKeyPrefix, leaseMs = 10_000 } = options
   const [{ RedisClock }, { RedisConnection }, { RedisLocker }, { RedisRecords }] = await Promise.all([
     import('../stores/redis/redis-clock.ts'),
     import('../stores/redis/redis-connection.ts'),
@@ -120,8 +119,9 @@ async function coordinateByRedis(
     url,
     commandTimeoutMs: Math.min(2_000, Math.floor(leaseMs / 4)),
     ...(redisKeyPrefix !== undefined && { keyPrefix: redisKeyPrefix }),
-    report: (event) => report({ is: 'redis', event }),
+    report: (event) => options.report?.({ is: 'redis', event }),
   })
+  let isRecordMissing = false
   await connection.connect()
   const clock = await RedisClock.start({ connection }).catch(async (error: unknown) => {
     await connection.close()
@@ -132,9 +132,16 @@ async function coordinateByRedis(
     records: new RedisRecords({ connection }),
     isShared: true,
     now: clock.now,
+    report: (event) => {
+      // That Redis is away is told once, and not by every request that notices.
+      if (!isForWantOfRedis(event)) options.report?.(event)
+      else if (event.is === 'record-failed') isRecordMissing = true
+    },
     onLoss: (listener) => {
       connection.onChange((event) => {
-        if (event.is === 'replaced') listener()
+        if (event.is !== 'replaced' && !(event.is === 'available' && isRecordMissing)) return
+        isRecordMissing = false
+        listener()
       })
     },
     close: () => {
@@ -142,4 +149,11 @@ async function coordinateByRedis(
       return connection.close()
     },
   }
+}
+
+function isForWantOfRedis(event: UploadsEvent): boolean {
+  if (event.is !== 'record-failed' && event.is !== 'sweep-failed' && event.is !== 'assembly-failed')
+    return false
+  const { error } = event
+  return (error instanceof StoreError || error instanceof LockError) && error.code === 'unavailable'
 }

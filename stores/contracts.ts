@@ -93,6 +93,8 @@ export type StoreErrorCode = 'exists' | 'bad-id' | 'full' | 'unavailable' | 'sup
  * - Once `remove` has begun, `look` never again shows the upload as open or finished.
  */
 export interface ByteStore {
+  /** Set where an offset may look smaller while somebody writes: who asks for it then looks under the lock. */
+  readonly wavers?: true
   /** Extension names of the tus standard that this store can serve. */
   readonly extensions: readonly string[]
   start(): Promise<void>
@@ -277,19 +279,26 @@ export interface Walk {
  * - The newest waiter wins; older ones fail with `superseded`.
  * - `fence` grows with every acquisition of one id.
  * - A released lock goes to the waiter within milliseconds; nobody polls.
+ * - `untilFree` returns once nobody holds the lock, and takes nothing. Of a held one it asks the holder to release, and
+ *   waits as `acquire` does; a waiter for a lock that is free already is not disturbed.
  * - A lock of a process that is provably dead is free at once; of one that merely vanished, after one lease.
  * - A wait ends with `timeout` after `timeoutMs`, and with `aborted` when `signal` aborts; neither leaves anything behind.
- * - When the coordinator cannot be reached `acquire` fails with `unavailable` and nothing hangs.
+ * - When the coordinator cannot be reached `acquire` and `untilFree` fail with `unavailable` and nothing hangs.
  */
 export interface Locker {
   start(): Promise<void>
   close(): Promise<void>
   acquire(id: string, options: AcquireOptions): Promise<Lock>
+  /** For questions: what was acknowledged is on disk, and nobody is about to add to it. */
+  untilFree(id: string, options: WaitOptions): Promise<void>
 }
 
-export interface AcquireOptions {
+export interface WaitOptions {
   readonly timeoutMs: number
   readonly signal?: AbortSignal
+}
+
+export interface AcquireOptions extends WaitOptions {
   /** Called at most once, when somebody else wants the upload. The holder stops soon, and releases. */
   readonly onWanted?: () => void
 }
@@ -297,14 +306,19 @@ export interface AcquireOptions {
 export interface Lock {
   readonly id: string
   readonly fence: number
-  /** Whether another holder had to be asked to release first. */
-  readonly waited: boolean
+  /** Whether another holder was asked to release first, by this request or by anybody within the last second. */
+  readonly isTakeOver: boolean
   /** Whether the lease still stands, by this machine's own clocks. A lease that is lost never comes back. */
   isHeld(): boolean
   /** Aborts when the lease is lost or in danger; the holder must stop writing and end its request. */
   readonly lost: AbortSignal
   /** Gives the lock up; safe to call twice. Never throws: a lock that cannot be given back ends with its lease. */
   release(): Promise<void>
+  /**
+   * Where locker and records share a server: has the record put soon, together with those of other uploads. Never
+   * throws: the next one, or the commit, puts right what was lost. Learns of a wish for the lock, as every renewal does.
+   */
+  checkpoint?(record: UploadRecord, expiresAt?: number): void
   /** Where locker and records share a server: puts the record and gives the lock up in one round trip. Throws as `put`. */
   commitAndRelease?(record: UploadRecord, expiresAt?: number): Promise<void>
 }

@@ -21,6 +21,7 @@ import { type Abilities, type Answer, methodOf, parseTus, renderTus, type Target
 import { isForwarded, originOf, pathOf, targetOf, targetOfReference } from '../protocol/upload-url.ts'
 import { type EngineSettings, UploadEngine } from '../uploads/engine.ts'
 import type { EngineEvent } from '../uploads/hold.ts'
+import { type Progress, progressOf } from '../uploads/progress.ts'
 import { Sweeper } from '../uploads/sweeper.ts'
 import { abilitiesOf, byteStoreOf, expiryOf, refuseUnable } from './abilities.ts'
 import { audiencesOf, type ToldEvent } from './audiences.ts'
@@ -113,6 +114,14 @@ export class TidemarkServer extends Server {
       throw error
     })
     return this.#started
+  }
+
+  /**
+   * How far an upload is, also while another server receives it; no request is disturbed. Undefined when it is not there.
+   */
+  async progress(id: string): Promise<Progress | undefined> {
+    await this.start()
+    return progressOf(id, this.engine)
   }
 
   /** Ends running bodies at their last byte, answers them, and takes no new data. */

@@ -231,11 +231,21 @@ export class UploadEngine implements HoldContext {
     if (refusal) return { is: 'refused', refusal }
     if (this.#concat && isWaiting(seen!)) return this.#concat.offset(seen!)
     if (seen!.mark.state === 'finished') return this.#offsetOf(seen!)
-    return this.#holding(id, request, async () => {
+    const answer = async (): Promise<Outcome> => {
       const record = await this.bytes.look(id)
       const refusal = await this.#refuseAbsent(record)
       return refusal ? { is: 'refused', refusal } : this.#offsetOf(record!)
+    }
+    if (this.bytes.wavers) return this.#holding(id, request, answer)
+    // A mark only grows: once the holder has let go, whoever comes meanwhile can not make the answer wrong.
+    const draining = this.#draining.signal
+    await (request.locker ?? this.#locker).untilFree(id, {
+      timeoutMs: this.settings.acquireLockTimeoutMs,
+      get signal() {
+        return draining.aborted ? request.signal : AbortSignal.any([request.signal, draining])
+      },
     })
+    return answer()
   }
 
   async #terminate(id: string, request: UploadRequest): Promise<Outcome> {

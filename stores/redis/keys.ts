@@ -19,7 +19,7 @@ export class Keys {
   wait(id: string): string {
     return `${this.prefix}wait:${tag(id)}`
   }
-  /** The last fence that was given out; outlives the lock by an hour. */
+  /** Hash: last (fence that was given out), askedAt (when a holder was asked to release). Outlives the lock by an hour. */
   fence(id: string): string {
     return `${this.prefix}fence:${tag(id)}`
   }

@@ -98,6 +98,6 @@ export class RedisRecords implements RecordStore {
   }
 
   async check(): Promise<void> {
-    await this.#connection.run((redis) => redis.ping())
+    await this.#connection.runOnEach((redis) => redis.ping())
   }
 }

@@ -50,6 +50,8 @@ interface ReadableStore {
 }
 
 export class DataStoreBytes implements ByteStore {
+  /** A store may rearrange its parts while it writes, and count fewer bytes meanwhile. */
+  readonly wavers = true
   readonly #store: DataStore
 
   constructor(store: DataStore) {

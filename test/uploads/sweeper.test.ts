@@ -277,6 +277,7 @@ function counting() {
   const counted = <L extends Locker>(locker: L): Locker => ({
     start: () => locker.start(),
     close: () => locker.close(),
+    untilFree: (id, options) => locker.untilFree(id, options),
     async acquire(id, options) {
       if (id !== '.sweep') return locker.acquire(id, options)
       attempts += 1
