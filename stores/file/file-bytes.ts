@@ -27,8 +27,9 @@ import {
 } from './file-system.ts'
 import { type Current, openMarks, readMarks } from './mark-chain.ts'
 import type { Slot } from './mark-codec.ts'
-import { MarkFile } from './mark-file.ts'
+import { MarkFile, tombstoneOf } from './mark-file.ts'
 import { isNetworkFileSystem } from './network-file-system.ts'
+import { hasSuccessor, isThere, Opening } from './opening.ts'
 import { findOrphans, walkMarks } from './orphans.ts'
 import { Claims, copyKept } from './take-over.ts'
 import { isOfEarlierBoot, isWriterGone, newWriter } from './writer.ts'
@@ -37,7 +38,7 @@ export interface FileBytesOptions {
   readonly directory: string
   /** On a network file system `finish` becomes `checkpoint`: another server sees only what was synced. */
   readonly durability?: Durability
-  /** False only when no other process can ever write to the folder; saves two look-ups per mark. */
+  /** False only when no other process can ever write to the folder; saves two look-ups per mark, and the openings. */
   readonly isShared?: boolean
   readonly fileSystem?: FileSystem
 }
@@ -133,30 +134,29 @@ export class FileBytes implements ByteStore {
     }
     const { highest, generation, slot, mark } = current
     const goesOn = slot.state === 'open' && highest === generation && this.#isWriterDone(id, slot)
-    if (goesOn) return this.#openInPlace(current, mark, isHeld)
+    const appender = goesOn ? await this.#openInPlace(current, mark, isHeld) : undefined
+    if (appender) return appender
     await mark.close()
     return slot.state === 'open' ? this.#openNextGeneration(id, current, isHeld) : undefined
   }
 
-  async remove(id: string): Promise<boolean> {
+  async remove(id: string, isHeld: () => boolean = () => true): Promise<boolean> {
     if (!FileLayout.isValidId(id)) return false
     const current = await readMarks(this.#fileSystem, this.layout, id)
     if (current === undefined) return false
-    const { slot, highest, generation } = current
+    const { slot, highest, generation, head } = current
+    const wasThere = slot.state !== 'terminated'
     let last = highest
-    if (slot.state !== 'terminated') {
-      const isDone = this.#isWriterDone(id, slot)
+    if (wasThere) {
+      failUnless(isHeld)
+      const mayBeWritten = this.#isShared ? slot.state === 'open' : !this.#isWriterDone(id, slot)
+      if (mayBeWritten || highest > generation) last = await this.#supersede(id, current, isHeld)
       this.#writing.get(id)?.supersede()
-      if (!isDone || highest > generation) {
-        const claim = await this.#claims.take(id, highest)
-        await claim.mark.close()
-        last = claim.generation
-      }
-      await this.#bury(id, slot)
     }
-    if (current.head.concat !== undefined) await this.concatenation.forget(id)
+    if (wasThere || generation > 0) await this.#bury(id, slot)
+    if (head.concat !== undefined) await this.concatenation.forget(id)
     await this.#removeFiles(id, last)
-    return slot.state !== 'terminated'
+    return wasThere
   }
 
   async read(record: UploadRecord, start: number, end: number): Promise<Readable> {
@@ -189,6 +189,9 @@ export class FileBytes implements ByteStore {
     let removed = 0
     for await (const orphan of findOrphans(this.#fileSystem, this.layout, olderThanMs)) {
       if (orphan.is === 'upload') {
+        // A removal that was cut off may have come no further than its own generation.
+        const current = await readMarks(this.#fileSystem, this.layout, orphan.id)
+        if (current && current.generation > 0) await this.#bury(orphan.id, current.slot)
         await this.concatenation.forget(orphan.id)
         await this.#removeFiles(orphan.id, orphan.highest)
       } else await removeFile(this.#fileSystem, orphan.file)
@@ -208,22 +211,58 @@ export class FileBytes implements ByteStore {
     return slot.isReleased || isWriterGone(slot.writer)
   }
 
-  async #openInPlace(current: Current, mark: MarkFile, isHeld: () => boolean): Promise<Appender> {
+  /**
+   * Undefined when somebody else may be about to go on in the same files. Where others can write to the folder the
+   * order is: opening, mark read again, mark written, successor looked for, opening taken away.
+   */
+  async #openInPlace(current: Current, mark: MarkFile, isHeld: () => boolean): Promise<Appender | undefined> {
     const { head, generation } = current
+    let opening: Opening | undefined
     let data: FileHandle | undefined
+    let appender: FileAppender | undefined
     try {
+      if (this.#isShared) {
+        opening = await Opening.begin(this.#fileSystem, this.layout.opening(head.id, generation))
+        if (opening === undefined) return undefined
+        const [isLast] = await Promise.all([this.#isStillLast(current, mark), opening.close()])
+        if (!isLast) throw new StoreError('superseded', 'another writer was faster')
+      }
       const kept = this.#afterReboot(current.slot)
       data = await this.#openOrMake(this.layout.data(head.id, generation))
       const { size } = await data.stat()
       const offset = Math.min(kept.offset, size)
       const slot = this.#slot({ ...kept, offset, syncedOffset: Math.min(kept.syncedOffset, offset) })
       failUnless(isHeld)
+      // Before the mark names this store, lest another request here takes that for the end of a writer.
+      appender = this.#hold({ head, slot, mark, data, rewound: rewind(current.slot.offset, offset) })
       await mark.write(slot)
-      return this.#hold({ head, slot, mark, data, rewound: rewind(current.slot.offset, offset) })
+      if (opening) await this.#standBy(head.id, generation, mark, opening)
+      return appender
     } catch (error) {
-      await Promise.allSettled([mark.close(), data?.close()])
+      if (appender) this.#forget(head.id, appender)
+      await Promise.allSettled([mark.close(), data?.close(), opening?.end()])
       throw asStoreError(error, 'open an upload')
     }
+  }
+
+  /** Whether a mark says what it said before, now that nobody else can begin to write to it. */
+  async #isStillLast({ head, generation, slot }: Current, mark: MarkFile): Promise<boolean> {
+    // An open file may show what it held when it was opened, where another machine writes to it; and the tombstone of
+    // an upload that was taken over stands in another file.
+    if (generation === 0 && !this.#isOnNetwork) {
+      const content = await mark.content()
+      return content !== 'incomplete' && content.slot.sequence === slot.sequence
+    }
+    const now = await readMarks(this.#fileSystem, this.layout, head.id)
+    return now?.generation === generation && now.highest === generation && now.slot.sequence === slot.sequence
+  }
+
+  /** The first mark was written: from here on it keeps others away, or was written too late. */
+  async #standBy(id: string, generation: number, mark: MarkFile, opening: Opening): Promise<void> {
+    if (this.#isOnNetwork) await mark.sync()
+    const isOver = hasSuccessor(this.#fileSystem, this.layout, { id, generation, mark })
+    await Promise.allSettled([isOver, opening.end()])
+    if (await isOver) throw new StoreError('superseded', 'another writer has taken this upload over')
   }
 
   /**
@@ -285,6 +324,27 @@ export class FileBytes implements ByteStore {
     return true
   }
 
+  /**
+   * Ends an upload as a take-over would: in a generation of its own, which supersedes every writer, and in which the
+   * tombstone counts unless somebody has taken over from this one meanwhile. The generation, when the end is certain.
+   */
+  async #supersede(id: string, { slot, head, highest }: Current, isHeld: () => boolean): Promise<number> {
+    const { mark, generation } = await this.#claims.take(id, highest)
+    try {
+      failUnless(isHeld)
+      const tombstone = tombstoneOf({ ...slot, generation, writer: this.#writer, movedAt: Date.now() })
+      await mark.fill(head, tombstone).catch(unlessFull)
+      if (this.#isOnNetwork) await mark.sync()
+      if (await isThere(this.#fileSystem, this.layout.mark(id, generation + 1)))
+        throw new StoreError('superseded', 'another writer has taken this upload over')
+      return generation
+    } catch (error) {
+      throw asStoreError(error, 'remove an upload')
+    } finally {
+      await mark.close()
+    }
+  }
+
   /** The tombstone stands in generation 0, which every reader asks first and which is removed last. */
   async #bury(id: string, slot: Slot): Promise<void> {
     try {
@@ -331,7 +391,7 @@ export class FileBytes implements ByteStore {
     mark: MarkFile
     data: FileHandle
     rewound?: { from: number; to: number } | undefined
-  }): Appender {
+  }): FileAppender {
     const { id } = parts.head
     const appender = new FileAppender({
       ...parts,
@@ -339,12 +399,15 @@ export class FileBytes implements ByteStore {
       layout: this.layout,
       durability: this.#durability,
       isShared: this.#isShared,
-      onClose: (closed) => {
-        if (this.#writing.get(id) === closed) this.#writing.delete(id)
-      },
+      isOnNetwork: this.#isOnNetwork,
+      onClose: (closed) => this.#forget(id, closed),
     })
     this.#writing.set(id, appender)
     return appender
+  }
+
+  #forget(id: string, appender: FileAppender): void {
+    if (this.#writing.get(id) === appender) this.#writing.delete(id)
   }
 
   /** The next slot of an upload that this store writes to. */
@@ -375,6 +438,11 @@ export class FileBytes implements ByteStore {
 
 function failUnless(isHeld: () => boolean): void {
   if (!isHeld()) throw new StoreError('superseded', 'the lock was lost before the first write')
+}
+
+/** On a full disk uploads must be removable most of all; then the tombstone of generation 0 has to do. */
+function unlessFull(error: unknown): void {
+  if (asStoreError(error, 'remove an upload').code !== 'full') throw error
 }
 
 function rewind(from: number, to: number): { from: number; to: number } | undefined {

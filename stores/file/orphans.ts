@@ -4,7 +4,7 @@
  */
 import path from 'node:path'
 import { StoreError } from '../contracts.ts'
-import { FileLayout, ownId } from './file-layout.ts'
+import { type FileKind, FileLayout, ownId } from './file-layout.ts'
 import { errnoOf, type FileSystem } from './file-system.ts'
 import { readMarks } from './mark-chain.ts'
 import { MarkFile } from './mark-file.ts'
@@ -12,7 +12,7 @@ import { MarkFile } from './mark-file.ts'
 interface FoundFile {
   readonly id: string
   readonly generation: number
-  readonly kind: 'mark' | 'data'
+  readonly kind: FileKind
   readonly file: string
 }
 
@@ -52,6 +52,11 @@ async function judge(
   const { id, generation, kind, file } = found
   const self: Orphan = { is: 'file', file }
   const current = await readMarks(fileSystem, layout, id)
+  if (kind === 'opening') {
+    // While its generation counts, who made it may still be alive, and about to write; it only costs a copy.
+    const mayCount = current?.slot.state === 'open' && generation >= current.generation
+    return size === 0 && !mayCount ? [self] : []
+  }
   if (current === undefined) {
     if (kind === 'data')
       return ownId.test(id) && !(await isThere(fileSystem, layout.mark(id, 0))) ? [self] : []
