@@ -228,7 +228,7 @@ export class FileBytes implements ByteStore {
         if (!isLast) throw new StoreError('superseded', 'another writer was faster')
       }
       const kept = this.#afterReboot(current.slot)
-      data = await this.#openOrMake(this.layout.data(head.id, generation))
+      data = await this.#openData(current)
       const { size } = await data.stat()
       const offset = Math.min(kept.offset, size)
       const slot = this.#slot({ ...kept, offset, syncedOffset: Math.min(kept.syncedOffset, offset) })
@@ -246,13 +246,15 @@ export class FileBytes implements ByteStore {
   }
 
   /** Whether a mark says what it said before, now that nobody else can begin to write to it. */
-  async #isStillLast({ head, generation, slot }: Current, mark: MarkFile): Promise<boolean> {
+  async #isStillLast(current: Current, mark: MarkFile): Promise<boolean> {
     // An open file may show what it held when it was opened, where another machine writes to it; and the tombstone of
     // an upload that was taken over stands in another file.
-    if (generation === 0 && !this.#isOnNetwork) {
-      const content = await mark.content()
-      return content !== 'incomplete' && content.slot.sequence === slot.sequence
-    }
+    if (current.generation > 0 || this.#isOnNetwork) return this.#isUnchanged(current)
+    const content = await mark.content()
+    return content !== 'incomplete' && content.slot.sequence === current.slot.sequence
+  }
+
+  async #isUnchanged({ head, generation, slot }: Current): Promise<boolean> {
     const now = await readMarks(this.#fileSystem, this.layout, head.id)
     return now?.generation === generation && now.highest === generation && now.slot.sequence === slot.sequence
   }
@@ -286,7 +288,10 @@ export class FileBytes implements ByteStore {
       }
       const { slot: before, head } = current
       const kept = this.#afterReboot(before)
-      data = await this.#fileSystem.open(target, 'r+')
+      data = await this.#fileSystem.open(target, 'r+').catch((error: unknown) => {
+        if (errnoOf(error) !== 'ENOENT') throw error
+        throw new StoreError('superseded', 'another writer has taken this upload over, or removed it')
+      })
       const { size } = await data.stat()
       const offset = Math.min(kept.offset, size)
       if (size > offset) await data.truncate(offset)
@@ -377,12 +382,17 @@ export class FileBytes implements ByteStore {
   }
 
   /** Opens the bytes for writing; a file that the disk lost is made again, and its mark is then set back to 0. */
-  async #openOrMake(file: string): Promise<FileHandle> {
+  async #openData(current: Current): Promise<FileHandle> {
+    const { head, generation } = current
+    const file = this.layout.data(head.id, generation)
     try {
-      return await this.#fileSystem.open(file, constants.O_RDWR | constants.O_CREAT)
+      return await this.#fileSystem.open(file, constants.O_RDWR)
     } catch (error) {
-      throw asStoreError(error, 'open the file of an upload')
+      if (errnoOf(error) !== 'ENOENT') throw error
     }
+    // More likely somebody has taken the upload over, or removed it: nothing of it shall come back.
+    if (!(await this.#isUnchanged(current))) throw new StoreError('superseded', 'another writer was faster')
+    return this.#fileSystem.open(file, constants.O_RDWR | constants.O_CREAT)
   }
 
   #hold(parts: {
