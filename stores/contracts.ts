@@ -181,7 +181,7 @@ export interface Appender {
  * - `get` answers what the last `put` said, on every server.
  * - `put` never replaces a newer copy: the higher (generation, sequence) stays.
  * - `remove` takes the record and all its index entries; removing what is not there is no error.
- * - `expiring` and `recent` are hints: they may name uploads that are gone, never only what is there. Check the mark.
+ * - `expiring`, `recent` and `ids` are hints: they may name uploads that are gone, never only what is there. Check the mark.
  * - It may come back empty or older than it was; nothing here decides about an upload.
  * - When it cannot be reached every method fails with `unavailable` and nothing hangs.
  */
@@ -196,6 +196,8 @@ export interface RecordStore {
   expiring(now: number, limit: number): Promise<string[]>
   /** Newest creations first. */
   recent(limit: number): Promise<UploadRecord[]>
+  /** Every id that has a record, in no order, perhaps twice; for the walk that finds records without an upload. */
+  ids(): AsyncIterable<string>
   /** Fails with `unavailable` when the store cannot be used now. */
   check(): Promise<void>
 }

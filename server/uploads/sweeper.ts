@@ -61,14 +61,22 @@ export class Sweeper {
     }
   }
 
-  /** Looks at every upload: corrects its record, removes it when it has expired, and removes what is left over. */
+  /**
+   * Looks at every upload: corrects its record, removes it when it has expired, and removes what is left over. Then at
+   * every record: one whose upload is gone came back with an older state of the records.
+   */
   async walk(now: number): Promise<{ removed: number; orphans: number }> {
-    const { bytes } = this.#engine
+    const { bytes, records } = this.#engine
     let removed = 0
     let seen = 0
     for await (const record of bytes.walk()) {
       if (this.#closing.signal.aborted) return { removed, orphans: 0 }
       if (await this.#visit(record.head.id, now)) removed++
+      if (++seen % walkStride === 0) await this.#rest(walkRestMs)
+    }
+    for await (const id of records?.ids() ?? []) {
+      if (this.#closing.signal.aborted) return { removed, orphans: 0 }
+      if ((await bytes.look(id)) === undefined) await this.#visit(id, now)
       if (++seen % walkStride === 0) await this.#rest(walkRestMs)
     }
     return { removed, orphans: await bytes.sweepOrphans(orphanAgeMs) }

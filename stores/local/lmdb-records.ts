@@ -27,6 +27,8 @@ interface Databases {
 /** Stands behind every id in the order of keys. */
 const AFTER_ALL_IDS = '\uffff'
 
+const idsAtOnce = 100
+
 export class LmdbRecords implements RecordStore {
   readonly #directory: string
   #databases: Databases | undefined
@@ -100,6 +102,17 @@ export class LmdbRecords implements RecordStore {
       const ids = Array.from(recent.getKeys({ reverse: true, limit }), ([, id]) => id)
       return ids.map((id) => records.get(id)?.record).filter((record) => record !== undefined)
     })
+  }
+
+  async *ids(): AsyncIterable<string> {
+    let last: string | undefined
+    for (;;) {
+      const range = last === undefined ? {} : { start: last, exclusiveStart: true }
+      const page = this.#read(({ records }) => Array.from(records.getKeys({ ...range, limit: idsAtOnce })))
+      if (page.length === 0) return
+      yield* page
+      last = page.at(-1)
+    }
   }
 
   async check(): Promise<void> {

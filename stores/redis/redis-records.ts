@@ -9,6 +9,8 @@ import { decodeRecord, putArgs, putWithHints } from './record-codec.ts'
 import type { RedisConnection } from './redis-connection.ts'
 import { scripts } from './scripts.ts'
 
+const idsAtOnce = 100
+
 export class RedisRecords implements RecordStore {
   readonly #connection: RedisConnection
 
@@ -65,6 +67,19 @@ export class RedisRecords implements RecordStore {
       for (const record of found) if (record !== undefined) records.set(record.head.id, record)
     }
     return [...records.values()].slice(0, limit)
+  }
+
+  async *ids(): AsyncIterable<string> {
+    const { recent } = this.#connection.keys
+    let cursor = '0'
+    do {
+      const [next, entries] = await this.#connection.run((redis) =>
+        redis.zscan(recent, cursor, 'COUNT', idsAtOnce),
+      )
+      // Members and scores take turns.
+      yield* entries.filter((_, index) => index % 2 === 0)
+      cursor = next
+    } while (cursor !== '0')
   }
 
   async check(): Promise<void> {

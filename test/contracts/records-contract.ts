@@ -135,6 +135,15 @@ export function describeRecords(name: string, start: () => Promise<RecordsUnderT
       expect(await two.expiring(1_900_000_000_000, 10)).toEqual(['a', 'b', 'c', 'd', 'e'])
     })
 
+    it('`ids` gives every id that has a record', async () => {
+      const ids = Array.from({ length: 250 }, (_, n) => `u${n}`)
+      await Promise.all(ids.map((id, n) => one.put(record(id), n % 2 ? 5 : undefined)))
+      await one.remove('u7')
+      const seen = new Set<string>()
+      for await (const id of two.ids()) seen.add(id)
+      expect([...seen].sort()).toEqual(ids.filter((id) => id !== 'u7').sort())
+    })
+
     it('`recent` gives the newest creations first', async () => {
       for (const [id, createdAt] of [
         ['b', 20],
@@ -168,6 +177,7 @@ export function describeRecords(name: string, start: () => Promise<RecordsUnderT
         () => one.remove('u'),
         () => one.expiring(1, 1),
         () => one.recent(1),
+        () => one.ids()[Symbol.asyncIterator]().next(),
         () => one.check(),
       ]
       for (const call of calls) await expect(call()).rejects.toMatchObject({ code: 'unavailable' })

@@ -30,7 +30,7 @@ export type LedgerOptions = {
   onCreated?: (url: string) => void
 }
 
-export type LedgerEntry = {
+type LedgerEntry = {
   method: string
   url: string
   /** Undefined when no answer came. */

@@ -5,7 +5,14 @@ import { request } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 export type Ended =
-  | { is: 'answered'; status: number; offset: number | undefined; location: string | undefined; body: string }
+  | {
+      is: 'answered'
+      status: number
+      offset: number | undefined
+      location: string | undefined
+      retryAfter: string | undefined
+      body: string
+    }
   /** Refused, cut, or silent for too long. */
   | { is: 'cut'; why: string }
 
@@ -51,6 +58,7 @@ export function send(method: string, url: string, options: RequestOptions = {}):
           status: response.statusCode ?? 0,
           offset: offset === undefined ? undefined : Number(offset),
           location: response.headers.location,
+          retryAfter: response.headers['retry-after'],
           body: text,
         })
         outgoing.destroy()

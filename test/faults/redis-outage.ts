@@ -1,0 +1,48 @@
+// A Redis of a test's own, and what servers say and do while it is away.
+
+import { expect, onTestFinished, vi } from 'vitest'
+import { type RedisServer, startRedis } from '../support/redis.ts'
+import type { Fleet } from './fleet.ts'
+import { send } from './wire-request.ts'
+
+const MiB = 1024 * 1024
+export const twenty = { uploads: 20, bytes: 2 * MiB, bytesPerSecond: MiB / 2, deadlineMs: 90_000 }
+export const patience = { timeout: 15_000, interval: 50 }
+
+export async function ownRedis(): Promise<RedisServer> {
+  const redis = await startRedis()
+  onTestFinished(() => redis.stop())
+  return redis
+}
+
+/** Every server says that it is not ready, and refuses in words that clients wait for. */
+export async function expectAway(fleet: Fleet): Promise<void> {
+  for (const url of fleet.urls) {
+    await vi.waitFor(
+      async () => expect(await send('GET', `${url}/health/ready`)).toMatchObject({ status: 503 }),
+      patience,
+    )
+    const creation = await send('POST', `${url}/files/`, { headers: { 'Upload-Length': 1 } })
+    expect(creation).toMatchObject({ status: 503, retryAfter: '1' })
+  }
+}
+
+export async function expectBack(fleet: Fleet): Promise<void> {
+  for (const url of fleet.urls)
+    await vi.waitFor(
+      async () => expect(await send('GET', `${url}/health/ready`)).toMatchObject({ status: 200 }),
+      patience,
+    )
+}
+
+/** Beside the line of each request, a server says when Redis goes away and when it is back, and nothing more. */
+export function expectFewWords(fleet: Fleet, outages: number): void {
+  for (const server of fleet.servers) {
+    const lines = server.logs().filter((line) => line.msg !== 'request')
+    const count = (sentence: RegExp) => lines.filter((line) => sentence.test(String(line.msg))).length
+    expect(count(/^Redis can not be reached/)).toBe(outages)
+    expect(count(/^Redis answers/)).toBe(outages + 1)
+    const others = lines.filter(({ level, msg }) => level !== 'info' && !/Redis/.test(String(msg)))
+    expect(others.map(({ msg }) => msg)).toEqual([])
+  }
+}
