@@ -27,10 +27,11 @@ import {
 } from './file-system.ts'
 import { type Current, openMarks, readMarks } from './mark-chain.ts'
 import type { Slot } from './mark-codec.ts'
-import { MarkFile, tombstoneOf } from './mark-file.ts'
+import type { MarkFile } from './mark-file.ts'
 import { isNetworkFileSystem } from './network-file-system.ts'
-import { hasSuccessor, isThere, Opening } from './opening.ts'
+import { hasSuccessor, Opening } from './opening.ts'
 import { findOrphans, walkMarks } from './orphans.ts'
+import { failUnless, Removal } from './removal.ts'
 import { Claims, copyKept } from './take-over.ts'
 import { isOfEarlierBoot, isWriterGone, newWriter } from './writer.ts'
 
@@ -103,7 +104,7 @@ export class FileBytes implements ByteStore {
     try {
       data = await this.#fileSystem.open(this.layout.data(id, 0), 'wx+')
       // A take-over that came too late may have left a claim on an earlier upload with this id.
-      if (!ownId.test(id)) await this.#removeMarksAbove(id, 0)
+      if (!ownId.test(id)) await this.#removal().removeMarksAbove(id, 0)
       await mark.fill(head, slot)
       return this.#hold({ head, slot, mark, data })
     } catch (error) {
@@ -145,17 +146,18 @@ export class FileBytes implements ByteStore {
     const current = await readMarks(this.#fileSystem, this.layout, id)
     if (current === undefined) return false
     const { slot, highest, generation, head } = current
+    const removal = this.#removal()
     const wasThere = slot.state !== 'terminated'
     let last = highest
     if (wasThere) {
       failUnless(isHeld)
       const mayBeWritten = this.#isShared ? slot.state === 'open' : !this.#isWriterDone(id, slot)
-      if (mayBeWritten || highest > generation) last = await this.#supersede(id, current, isHeld)
+      if (mayBeWritten || highest > generation) last = await removal.supersede(id, current, isHeld)
       this.#writing.get(id)?.supersede()
     }
-    if (wasThere || generation > 0) await this.#bury(id, slot)
+    if (wasThere || generation > 0) await removal.bury(id, slot)
     if (head.concat !== undefined) await this.concatenation.forget(id)
-    await this.#removeFiles(id, last)
+    await removal.removeFiles(id, last)
     return wasThere
   }
 
@@ -189,11 +191,11 @@ export class FileBytes implements ByteStore {
     let removed = 0
     for await (const orphan of findOrphans(this.#fileSystem, this.layout, olderThanMs)) {
       if (orphan.is === 'upload') {
+        const { id, slot, generation, highest } = orphan
         // A removal that was cut off may have come no further than its own generation.
-        const current = await readMarks(this.#fileSystem, this.layout, orphan.id)
-        if (current && current.generation > 0) await this.#bury(orphan.id, current.slot)
-        await this.concatenation.forget(orphan.id)
-        await this.#removeFiles(orphan.id, orphan.highest)
+        if (generation > 0) await this.#removal().bury(id, slot)
+        await this.concatenation.forget(id)
+        await this.#removal().removeFiles(id, highest)
       } else await removeFile(this.#fileSystem, orphan.file)
       removed++
     }
@@ -329,56 +331,15 @@ export class FileBytes implements ByteStore {
     return true
   }
 
-  /**
-   * Ends an upload as a take-over would: in a generation of its own, which supersedes every writer, and in which the
-   * tombstone counts unless somebody has taken over from this one meanwhile. The generation, when the end is certain.
-   */
-  async #supersede(id: string, { slot, head, highest }: Current, isHeld: () => boolean): Promise<number> {
-    const { mark, generation } = await this.#claims.take(id, highest)
-    try {
-      failUnless(isHeld)
-      const tombstone = tombstoneOf({ ...slot, generation, writer: this.#writer, movedAt: Date.now() })
-      await mark.fill(head, tombstone).catch(unlessFull)
-      if (this.#isOnNetwork) await mark.sync()
-      if (await isThere(this.#fileSystem, this.layout.mark(id, generation + 1)))
-        throw new StoreError('superseded', 'another writer has taken this upload over')
-      return generation
-    } catch (error) {
-      throw asStoreError(error, 'remove an upload')
-    } finally {
-      await mark.close()
-    }
-  }
-
-  /** The tombstone stands in generation 0, which every reader asks first and which is removed last. */
-  async #bury(id: string, slot: Slot): Promise<void> {
-    try {
-      const mark = await MarkFile.open(this.#fileSystem, this.layout.mark(id, 0), 'r+')
-      try {
-        await mark?.bury({ ...slot, writer: this.#writer, movedAt: Date.now() })
-        if (this.#durability !== 'none') await mark?.sync()
-      } finally {
-        await mark?.close()
-      }
-    } catch (error) {
-      throw asStoreError(error, 'remove an upload')
-    }
-  }
-
-  /** Bytes first, then the marks from the highest down to generation 0, whose tombstone covers them all. */
-  async #removeFiles(id: string, last: number): Promise<void> {
-    this.#claims.forget(id)
-    try {
-      for (let n = last; n >= 0; n--) await removeFile(this.#fileSystem, this.layout.data(id, n))
-      await this.#removeMarksAbove(id, last)
-      for (let n = last; n >= 0; n--) await removeFile(this.#fileSystem, this.layout.mark(id, n))
-    } catch (error) {
-      throw asStoreError(error, 'remove the files of an upload')
-    }
-  }
-
-  async #removeMarksAbove(id: string, last: number): Promise<void> {
-    for (let n = last + 1; await removeFile(this.#fileSystem, this.layout.mark(id, n)); n++);
+  #removal(): Removal {
+    return new Removal({
+      fileSystem: this.#fileSystem,
+      layout: this.layout,
+      claims: this.#claims,
+      writer: this.#writer,
+      isSynced: this.#durability !== 'none',
+      isOnNetwork: this.#isOnNetwork,
+    })
   }
 
   /** Opens the bytes for writing; a file that the disk lost is made again, and its mark is then set back to 0. */
@@ -444,15 +405,6 @@ export class FileBytes implements ByteStore {
     if (slot.state !== 'open' || this.#isOnNetwork || !isOfEarlierBoot(slot.writer)) return slot
     return { ...slot, offset: Math.min(slot.offset, slot.syncedOffset) }
   }
-}
-
-function failUnless(isHeld: () => boolean): void {
-  if (!isHeld()) throw new StoreError('superseded', 'the lock was lost before the first write')
-}
-
-/** On a full disk uploads must be removable most of all; then the tombstone of generation 0 has to do. */
-function unlessFull(error: unknown): void {
-  if (asStoreError(error, 'remove an upload').code !== 'full') throw error
 }
 
 function rewind(from: number, to: number): { from: number; to: number } | undefined {

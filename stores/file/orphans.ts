@@ -6,7 +6,7 @@ import path from 'node:path'
 import { StoreError } from '../contracts.ts'
 import { type FileKind, FileLayout, ownId } from './file-layout.ts'
 import { errnoOf, type FileSystem } from './file-system.ts'
-import { readMarks } from './mark-chain.ts'
+import { type Current, readMarks } from './mark-chain.ts'
 import { MarkFile } from './mark-file.ts'
 
 interface FoundFile {
@@ -23,7 +23,7 @@ export async function* walkMarks(fileSystem: FileSystem, directory: string): Asy
 /** What is left over: single files, and whole uploads whose removal was cut off. */
 export type Orphan =
   | { readonly is: 'file'; readonly file: string }
-  | { readonly is: 'upload'; readonly id: string; readonly highest: number }
+  | ({ readonly is: 'upload'; readonly id: string } & Pick<Current, 'slot' | 'generation' | 'highest'>)
 
 export async function* findOrphans(
   fileSystem: FileSystem,
@@ -70,7 +70,7 @@ async function judge(
   }
   if (current.slot.state === 'terminated') {
     const isOld = Date.now() - current.slot.movedAt > olderThanMs
-    return isOld ? [{ is: 'upload', id, highest: current.highest }] : []
+    return isOld ? [{ is: 'upload', id, ...current }] : []
   }
   if (generation >= current.generation) return []
   // A take-over that was cut off had no time to remove the bytes that it copied; those of generation 0 have no hidden name.
