@@ -155,7 +155,7 @@ describe('a server that is stopped before any file operation, and wakes up late'
           }
         }
       }
-    })
+    }, 60_000)
   }
 
   it('and two at once, in any places', async () => {
