@@ -76,12 +76,20 @@ async function createAll({ urls }: Fleet, round: number, random: Chance): Promis
   return Promise.all(
     Array.from({ length: uploadsAtOnce }, async (_, i) => {
       const bytes = random.between(2048 * KiB, 3072 * KiB)
-      const ended = await send('POST', `${urls[0]}/files/`, { headers: { 'Upload-Length': bytes } })
-      if (ended.is !== 'answered' || ended.location === undefined) throw new Error(JSON.stringify(ended))
-      const path = new URL(ended.location).pathname
+      const path = await create(`${urls[0]}/files/`, bytes)
       return { path, id: path.slice(path.lastIndexOf('/') + 1), seed: `paused ${round} ${i}`, bytes }
     }),
   )
+}
+
+async function create(url: string, bytes: number): Promise<string> {
+  for (;;) {
+    const ended = await send('POST', url, { headers: { 'Upload-Length': bytes } })
+    if (ended.is === 'answered' && ended.location !== undefined) return new URL(ended.location).pathname
+    // One that has just woken up has to find its Redis again.
+    expect(ended).toMatchObject({ status: 503 })
+    await sleep(50)
+  }
 }
 
 interface GoneOn {
@@ -105,7 +113,7 @@ async function stopAndGoOn(fleet: Fleet, uploads: Upload[], wake: Wake, random: 
       if (sent >= stopAt) isTime.resolve()
     }),
   )
-  await isTime.promise
+  await Promise.race([isTime.promise, Promise.all(late)])
   for (const upload of uploads.slice(early.length)) late.push(append(first, upload, 'first', 0, 4096 * KiB))
   await sleep(random.between(0, 12))
   server.signal('SIGSTOP')
@@ -180,7 +188,7 @@ async function remove(url: string, { path }: Upload): Promise<'removed'> {
 }
 
 function isPassing(status: number): boolean {
-  return status === 409 || status === 423
+  return status === 409 || status === 423 || status === 503
 }
 
 async function download(url: string): Promise<Buffer> {

@@ -129,33 +129,37 @@ async function expectKept(store: FileBytes, servers: readonly Server[], isRemove
 
 describe('a server that is stopped before any file operation, and wakes up late', () => {
   for (const generation of [0, 2]) {
-    it.each(appends)(`in generation ${generation}: %s`, async (request) => {
-      for (const meanwhile of appends) {
-        for (const isAlive of [false, true]) {
-          let isOver = false
-          for (let pause = 0; !isOver; pause++) {
-            const folder = await makeFolder()
-            const { steps, servers, store } = await upload(folder.path, 3, generation)
-            const [paused, other, third] = servers as [Server, Server, Server]
-            const late = requests[request](paused)
-            for (let n = 0; n < pause && !isOver; n++) isOver = !(await steps.step(paused.by))
-            // The other one is done when the paused one wakes up, or in the middle of its own request.
-            const work = requests[meanwhile](other)
-            for (let n = 0; n < (isAlive ? 16 : 1000) && (await steps.step(other.by)); n++);
-            await steps.finish(paused.by, late)
-            await steps.finish(other.by, work)
-            await expectKept(store, servers)
-            await steps.finish(third.by, requests.finish(third))
-            await expectKept(store, servers)
-            expect((await store.look(id))!.mark.state).toBe('finished')
-            await store.remove(id)
-            for (let n = 0; n < 3; n++) await store.sweepOrphans(-1)
-            expect(await filesIn(folder.path)).toEqual([])
-            await folder.remove()
+    it.each(appends)(
+      `in generation ${generation}: %s`,
+      async (request) => {
+        for (const meanwhile of appends) {
+          for (const isAlive of [false, true]) {
+            let isOver = false
+            for (let pause = 0; !isOver; pause++) {
+              const folder = await makeFolder()
+              const { steps, servers, store } = await upload(folder.path, 3, generation)
+              const [paused, other, third] = servers as [Server, Server, Server]
+              const late = requests[request](paused)
+              for (let n = 0; n < pause && !isOver; n++) isOver = !(await steps.step(paused.by))
+              // The other one is done when the paused one wakes up, or in the middle of its own request.
+              const work = requests[meanwhile](other)
+              for (let n = 0; n < (isAlive ? 16 : 1000) && (await steps.step(other.by)); n++);
+              await steps.finish(paused.by, late)
+              await steps.finish(other.by, work)
+              await expectKept(store, servers)
+              await steps.finish(third.by, requests.finish(third))
+              await expectKept(store, servers)
+              expect((await store.look(id))!.mark.state).toBe('finished')
+              await store.remove(id)
+              for (let n = 0; n < 3; n++) await store.sweepOrphans(-1)
+              expect(await filesIn(folder.path)).toEqual([])
+              await folder.remove()
+            }
           }
         }
-      }
-    }, 60_000)
+      },
+      60_000,
+    )
   }
 
   it('and two at once, in any places', async () => {
