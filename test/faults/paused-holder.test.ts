@@ -2,6 +2,7 @@
 // with other bytes. When the stopped one wakes up, before or long after that, nothing that it writes may be found.
 
 import { createHash } from 'node:crypto'
+import { readdir } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, it, onTestFinished } from 'vitest'
 import { deferred } from '../support/deferred.ts'
@@ -33,6 +34,8 @@ interface Upload {
   readonly id: string
   readonly seed: string
   readonly bytes: number
+  /** What the first server was sent, and acknowledged, before all this; there it goes on in the same files. */
+  readonly begun: number
 }
 
 it('200 uploads of a server that is stopped are finished by another one, and nothing that it writes later is found', async () => {
@@ -46,7 +49,7 @@ it('200 uploads of a server that is stopped are finished by another one, and not
     const uploads = await createAll(fleet, round, random)
     const all = await stopAndGoOn(fleet, uploads, wake, random)
     for (const [i, { late, handedOverAt }] of all.entries()) {
-      const { path, id, bytes, seed } = uploads[i]!
+      const { path, id, bytes, seed, begun } = uploads[i]!
       const what = `${wake}: ${path} (${handedOverAt} of ${bytes}), the stopped server said ${JSON.stringify(late)}`
       if (handedOverAt === 'removed') {
         removed.push(id)
@@ -57,6 +60,7 @@ it('200 uploads of a server that is stopped are finished by another one, and not
       // 409 says what there is, not what it did.
       if (late.is === 'answered' && late.status !== 409 && late.offset !== undefined)
         expect(late.offset, what).toBeLessThanOrEqual(handedOverAt)
+      expect(handedOverAt, what).toBeGreaterThanOrEqual(begun)
       const expected = Buffer.concat([
         contentOf(`${seed} first`, 0, handedOverAt),
         contentOf(`${seed} second`, handedOverAt, bytes),
@@ -69,6 +73,8 @@ it('200 uploads of a server that is stopped are finished by another one, and not
     }
   }
   expect(finished.length + removed.length).toBe(rounds.length * uploadsAtOnce)
+  const takenOver = (await readdir(fleet.folder)).filter((name) => /\.[1-9]\.data$/.test(name))
+  expect(takenOver.length, 'uploads that were taken over from a writer that was alive').toBeGreaterThan(50)
   await expectAllWell(fleet, finished, { unfinished: removed })
 }, 120_000)
 
@@ -77,7 +83,12 @@ async function createAll({ urls }: Fleet, round: number, random: Chance): Promis
     Array.from({ length: uploadsAtOnce }, async (_, i) => {
       const bytes = random.between(2048 * KiB, 3072 * KiB)
       const path = await create(`${urls[0]}/files/`, bytes)
-      return { path, id: path.slice(path.lastIndexOf('/') + 1), seed: `paused ${round} ${i}`, bytes }
+      const seed = `paused ${round} ${i}`
+      const upload = { path, id: path.slice(path.lastIndexOf('/') + 1), seed, bytes, begun: 0 }
+      const begun = random.between(1, 512 * KiB)
+      const ended = await append(urls[0]!, upload, 'first', 0, { end: begun })
+      expect(ended).toMatchObject({ status: 204, offset: begun })
+      return { ...upload, begun }
     }),
   )
 }
@@ -107,14 +118,16 @@ async function stopAndGoOn(fleet: Fleet, uploads: Upload[], wake: Wake, random: 
   const stopAt = early.length * random.between(100, 800) * KiB
   let sent = 0
   const isTime = deferred()
+  const onSent = (bytes: number) => {
+    sent += bytes
+    if (sent >= stopAt) isTime.resolve()
+  }
+  const send = (upload: Upload, pace: Pace) => append(first, upload, 'first', upload.begun, pace)
   const late = early.map((upload) =>
-    append(first, upload, 'first', 0, random.between(2048, 4096) * KiB, (bytes) => {
-      sent += bytes
-      if (sent >= stopAt) isTime.resolve()
-    }),
+    send(upload, { bytesPerSecond: random.between(2048, 4096) * KiB, onSent }),
   )
   await Promise.race([isTime.promise, Promise.all(late)])
-  for (const upload of uploads.slice(early.length)) late.push(append(first, upload, 'first', 0, 4096 * KiB))
+  for (const upload of uploads.slice(early.length)) late.push(send(upload, {}))
   await sleep(random.between(0, 12))
   server.signal('SIGSTOP')
   const stoppedAt = performance.now()
@@ -138,25 +151,30 @@ async function stopAndGoOn(fleet: Fleet, uploads: Upload[], wake: Wake, random: 
   return (await Promise.all(late)).map((ended, i) => ({ late: ended, handedOverAt: handedOver[i]! }))
 }
 
+interface Pace {
+  end?: number
+  bytesPerSecond?: number
+  onSent?: (bytes: number) => void
+}
+
 function append(
   url: string,
   { path, seed, bytes }: Upload,
   who: 'first' | 'second',
   offset: number,
-  bytesPerSecond = 0,
-  onSent: (bytes: number) => void = () => {},
+  { end = bytes, bytesPerSecond = 0, onSent }: Pace = {},
 ): Promise<Ended> {
   function* pieces(): Generator<Buffer> {
-    for (let at = offset; at < bytes; at += 64 * KiB) {
-      const piece = contentOf(`${seed} ${who}`, at, Math.min(bytes, at + 64 * KiB))
+    for (let at = offset; at < end; at += 64 * KiB) {
+      const piece = contentOf(`${seed} ${who}`, at, Math.min(end, at + 64 * KiB))
       yield piece
-      onSent(piece.length)
+      onSent?.(piece.length)
     }
   }
   const headers = {
     'Upload-Offset': offset,
     'Content-Type': 'application/offset+octet-stream',
-    'Content-Length': bytes - offset,
+    'Content-Length': end - offset,
   }
   return send('PATCH', url + path, { headers, body: pieces(), bytesPerSecond })
 }
