@@ -108,8 +108,11 @@ export interface ByteStore {
    * Fails with `superseded`, having written nothing, when `isHeld` says that the lock was lost meanwhile.
    */
   open(id: string, isHeld?: () => boolean): Promise<Appender | undefined>
-  /** Removes upload and bytes: the tombstone first, the mark last. Call under the lock. False when it was not there. */
-  remove(id: string): Promise<boolean>
+  /**
+   * Removes upload and bytes: the tombstone first, the mark last. Call under the lock. False when it was not there.
+   * Fails with `superseded` when `isHeld` says that the lock was lost, or when another writer took the upload over.
+   */
+  remove(id: string, isHeld?: () => boolean): Promise<boolean>
   /** The bytes [start, end) of an upload, as they were when this was called; also while it is removed meanwhile. */
   read(record: UploadRecord, start: number, end: number): Promise<Readable>
   /** Every upload that is there, in no order; for the walk that rebuilds lost indexes. */
@@ -305,6 +308,7 @@ export interface AcquireOptions extends WaitOptions {
 
 export interface Lock {
   readonly id: string
+  /** For code that writes to a store which can compare it. The stores here keep late writers out by marks and generations. */
   readonly fence: number
   /** Whether another holder was asked to release first, by this request or by anybody within the last second. */
   readonly isTakeOver: boolean

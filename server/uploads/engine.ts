@@ -258,15 +258,13 @@ export class UploadEngine implements HoldContext {
     }
     const refusal = await refuse(await this.bytes.look(id))
     if (refusal) return { is: 'refused', refusal }
-    return this.#holding(id, request, async () => {
+    return this.#holding(id, request, async (_, lock) => {
       const record = await this.bytes.look(id)
       const refusal = await refuse(record)
       if (refusal) return { is: 'refused', refusal }
       if ((await this.#concat?.letGo(record!.head)) === false)
         return { is: 'refused', refusal: new Refusal('part-needed') }
-      await this.teller.beforeRemoval(record!)
-      await this.teller.note('terminated', record!)
-      await this.#remove(id)
+      await this.teller.terminating(record!, () => this.#remove(id, lock))
       return { is: 'terminated', record: record! }
     })
   }
@@ -317,7 +315,7 @@ export class UploadEngine implements HoldContext {
       if (record === undefined || !(await this.#isExpired(record, now))) return false
       if ((await this.#concat?.letGo(record.head)) === false) return false
       await this.teller.beforeRemoval(record)
-      await this.#remove(id)
+      await this.#remove(id, lock)
       return true
     } finally {
       await lock.release()
@@ -379,8 +377,9 @@ export class UploadEngine implements HoldContext {
     return { is: 'offset', record, expiresAt: expiresAt(record, this.settings.expiry) }
   }
 
-  async #remove(id: string): Promise<void> {
-    await this.bytes.remove(id)
+  /** With a lock: only while it is held. */
+  async #remove(id: string, lock?: Lock): Promise<void> {
+    await this.bytes.remove(id, () => lock?.isHeld() ?? true)
     await this.records?.remove(id).catch((error: unknown) => this.report({ is: 'record-failed', id, error }))
   }
 

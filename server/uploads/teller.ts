@@ -14,6 +14,7 @@ import {
   type Note,
   type Now,
   type Outbox,
+  StoreError,
   type UploadEvent,
   type UploadHead,
   type UploadRecord,
@@ -117,8 +118,21 @@ export class Teller {
     try {
       return await bytes.create(head, length)
     } catch (error) {
-      if (this.#hearing('created', record).length > 0)
-        await this.#outbox?.remove(eventIdOf('created', record)).catch(() => undefined)
+      await this.#takeBack('created', record)
+      throw error
+    }
+  }
+
+  /** Removes an upload, which is noted before. Under its lock. */
+  async terminating(record: UploadRecord, remove: () => Promise<void>): Promise<void> {
+    await this.beforeRemoval(record)
+    await this.note('terminated', record)
+    try {
+      await remove()
+    } catch (error) {
+      // Any other failure may have come after the end of the upload.
+      if (error instanceof StoreError && error.code === 'superseded')
+        await this.#takeBack('terminated', record)
       throw error
     }
   }
@@ -261,6 +275,12 @@ export class Teller {
       if (await this.#outbox?.get(eventIdOf(kind, event.record))) return true
     }
     return false
+  }
+
+  /** What was noted did not happen. A note that can not be removed now is dropped, or comes true, later. */
+  async #takeBack(kind: EventKind, record: UploadRecord): Promise<void> {
+    if (this.#hearing(kind, record).length === 0) return
+    await this.#outbox?.remove(eventIdOf(kind, record)).catch(() => undefined)
   }
 
   /** Whether all who wait were told. */

@@ -6,9 +6,10 @@ import { constants } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import { type Appender, type Now, StoreError, type UploadHead, type UploadRecord } from '../contracts.ts'
 import type { FileLayout } from './file-layout.ts'
-import { asStoreError, errnoOf, type FileSystem, syncNames } from './file-system.ts'
+import { asStoreError, type FileSystem, syncNames } from './file-system.ts'
 import type { Slot } from './mark-codec.ts'
 import type { MarkFile } from './mark-file.ts'
+import { hasSuccessor } from './opening.ts'
 
 /**
  * When bytes reach the disk: `finish` before a finished upload is acknowledged, `checkpoint` before every mark,
@@ -27,6 +28,8 @@ export interface AppenderParts {
   /** Whether other processes write to the folder; then every commit looks for a successor. */
   readonly isShared: boolean
   readonly now: Now
+  /** Whether other machines write to it; they see a mark when it was synced. */
+  readonly isOnNetwork: boolean
   readonly head: UploadHead
   readonly slot: Slot
   readonly mark: MarkFile
@@ -113,7 +116,8 @@ export class FileAppender implements Appender {
       offset: change.offset,
       ...(change.length !== undefined && { length: change.length }),
       ...(durability === 'checkpoint' && { syncedOffset: change.offset }),
-      isReleased: change.last === true,
+      // A sync in the background moves the mark once more, when it is done; then `close` lets go.
+      isReleased: change.last === true && this.#backgroundSync === undefined,
     })
     if (durability === 'checkpoint') await this.#syncOrRewind(() => mark.sync())
     else if (!change.last) this.#syncInBackground()
@@ -193,6 +197,7 @@ export class FileAppender implements Appender {
       this.#failWhenSuperseded()
       try {
         await this.#parts.mark.write(next)
+        if (this.#parts.isOnNetwork) await this.#parts.mark.sync()
       } catch (error) {
         throw asStoreError(error, 'write the mark of an upload')
       }
@@ -210,10 +215,9 @@ export class FileAppender implements Appender {
 
   async #hasSuccessor(): Promise<boolean> {
     const { fileSystem, layout, head, mark } = this.#parts
-    const claim = layout.mark(head.id, this.#slot.generation + 1)
+    const { generation } = this.#slot
     try {
-      const [isLinked, isClaimed] = await Promise.all([mark.isLinked(), isThere(fileSystem, claim)])
-      return isClaimed || !isLinked
+      return await hasSuccessor(fileSystem, layout, { id: head.id, generation, mark })
     } catch (error) {
       throw asStoreError(error, 'look for another writer')
     }
@@ -278,16 +282,6 @@ export function recordOf(layout: FileLayout, head: UploadHead, slot: Slot): Uplo
       movedAt,
     },
     storage: { type: 'file', path: layout.data(head.id, generation) },
-  }
-}
-
-async function isThere(fileSystem: FileSystem, file: string): Promise<boolean> {
-  try {
-    await fileSystem.stat(file)
-    return true
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return false
-    throw error
   }
 }
 

@@ -84,12 +84,7 @@ export class MarkFile {
 
   /** Writes a tombstone into both slots, newer than anything that a writer who comes too late could put over one. */
   async bury(slot: Slot): Promise<void> {
-    const tombstone = encodeSlot({
-      ...slot,
-      state: 'terminated',
-      isReleased: true,
-      sequence: tombstoneSequence,
-    })
+    const tombstone = encodeSlot(tombstoneOf(slot))
     await writeWhole(this.#handle, Buffer.concat([tombstone, tombstone]), 0)
   }
 
@@ -111,6 +106,11 @@ export class MarkFile {
   async close(): Promise<void> {
     await this.#handle.close()
   }
+}
+
+/** The slot after which there is no other. */
+export function tombstoneOf(slot: Slot): Slot {
+  return { ...slot, state: 'terminated', isReleased: true, sequence: tombstoneSequence }
 }
 
 function hasBothSlots(bytes: Buffer): boolean {

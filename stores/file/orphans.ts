@@ -4,15 +4,15 @@
  */
 import path from 'node:path'
 import { StoreError } from '../contracts.ts'
-import { FileLayout, ownId } from './file-layout.ts'
+import { type FileKind, FileLayout, ownId } from './file-layout.ts'
 import { errnoOf, type FileSystem } from './file-system.ts'
-import { readMarks } from './mark-chain.ts'
+import { type Current, readMarks } from './mark-chain.ts'
 import { MarkFile } from './mark-file.ts'
 
 interface FoundFile {
   readonly id: string
   readonly generation: number
-  readonly kind: 'mark' | 'data'
+  readonly kind: FileKind
   readonly file: string
 }
 
@@ -23,7 +23,7 @@ export async function* walkMarks(fileSystem: FileSystem, directory: string): Asy
 /** What is left over: single files, and whole uploads whose removal was cut off. */
 export type Orphan =
   | { readonly is: 'file'; readonly file: string }
-  | { readonly is: 'upload'; readonly id: string; readonly highest: number }
+  | ({ readonly is: 'upload'; readonly id: string } & Pick<Current, 'slot' | 'generation' | 'highest'>)
 
 export async function* findOrphans(
   fileSystem: FileSystem,
@@ -57,6 +57,11 @@ async function judge(
   const { id, generation, kind, file } = found
   const self: Orphan = { is: 'file', file }
   const current = await readMarks(fileSystem, layout, id)
+  if (kind === 'opening') {
+    // While its generation counts, who made it may still be alive, and about to write; it only costs a copy.
+    const mayCount = current?.slot.state === 'open' && generation >= current.generation
+    return size === 0 && !mayCount ? [self] : []
+  }
   if (current === undefined) {
     if (kind === 'data')
       return ownId.test(id) && !(await isThere(fileSystem, layout.mark(id, 0))) ? [self] : []
@@ -69,7 +74,7 @@ async function judge(
     return dataSize === undefined || size === 0 ? [self] : []
   }
   if (current.slot.state === 'terminated') {
-    return current.slot.movedAt < before ? [{ is: 'upload', id, highest: current.highest }] : []
+    return current.slot.movedAt < before ? [{ is: 'upload', id, ...current }] : []
   }
   if (generation >= current.generation) return []
   // A take-over that was cut off had no time to remove the bytes that it copied; those of generation 0 have no hidden name.

@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest'
 import type { FileBytes } from '../../../stores/file/file-bytes.ts'
 import { nodeFileSystem } from '../../../stores/file/file-system.ts'
 import { codeOf, headOf } from '../../contracts/byte-store-values.ts'
+import { deferred } from '../../support/deferred.ts'
 import { errno, type Fault, faulty, forge, start, storeIn } from './support.ts'
 
 const mib = 1024 * 1024
@@ -131,16 +132,43 @@ describe('what is synced, and when', () => {
   })
 
   it('`checkpoint`: the same before every mark, names once; and so on a network file system', async () => {
-    const expected = [
-      [mark, 'datasync a', 'sync in', 'sync top', mark, 'datasync .a.0.mark'],
-      ['datasync a', mark, 'datasync .a.0.mark'],
-    ]
-    expect(await operationsOf('checkpoint')).toEqual(expected)
-    expect(await operationsOf('finish', 0x6969)).toEqual(expected)
+    const synced = 'datasync .a.0.mark'
+    expect(await operationsOf('checkpoint')).toEqual([
+      [mark, 'datasync a', 'sync in', 'sync top', mark, synced],
+      ['datasync a', mark, synced],
+    ])
+    // There a mark is synced once more, before its writer looks for a successor: who takes over must be able to see it.
+    expect(await operationsOf('finish', 0x6969)).toEqual([
+      [mark, 'datasync a', 'sync in', 'sync top', mark, synced, synced],
+      ['datasync a', mark, synced, synced],
+    ])
   })
 
   it('`none`: nothing', async () => {
     expect(await operationsOf('none')).toEqual([[mark, mark], [mark]])
+  })
+
+  it('a writer does not let go while a sync in the background is still to move its mark', async () => {
+    const { folder, store } = await start()
+    const { promise: isTime, resolve: goOn } = deferred()
+    const slow = faulty(() => undefined)
+    const { open } = slow
+    slow.open = async (file, flags) => {
+      const handle = await open(file, flags)
+      const datasync = handle.datasync.bind(handle)
+      handle.datasync = () => isTime.then(datasync)
+      return handle
+    }
+    const first = await (await storeIn(folder, { fileSystem: slow })).create(headOf('a'), 65 * mib)
+    await first.write([Buffer.alloc(64 * mib)], 0)
+    await first.commit({ offset: 64 * mib })
+    await first.commit({ offset: 64 * mib, last: true })
+    const next = (await store.open('a'))!
+    expect(next.record.mark.generation).toBe(1)
+    goOn()
+    await first.close()
+    await next.commit({ offset: 64 * mib })
+    await next.close()
   })
 
   it('what was synced stays synced when a successor copies it', async () => {
