@@ -3,7 +3,8 @@
  * folder is its own) or in a Redis that several servers share, the tus server over them, and the sweeper behind them.
  */
 import path from 'node:path'
-import type { Locker, RecordStore } from '../stores/contracts.ts'
+import { steadyClock } from '../stores/clock.ts'
+import type { Locker, Now, RecordStore } from '../stores/contracts.ts'
 import type { Durability } from '../stores/file/file-appender.ts'
 import { FileStore } from '../stores/file/file-store.ts'
 import type { RedisEvent } from '../stores/redis/redis-connection.ts'
@@ -12,7 +13,7 @@ import type { UploadRoom } from './host/upload-room.ts'
 import { Sweeper } from './uploads/sweeper.ts'
 
 export interface OpenUploadsOptions
-  extends Omit<TidemarkServerOptions, 'datastore' | 'locker' | 'records' | 'report'> {
+  extends Omit<TidemarkServerOptions, 'datastore' | 'locker' | 'records' | 'report' | 'now'> {
   /** The folder for the bytes and their marks. */
   readonly directory: string
   readonly durability?: Durability
@@ -39,6 +40,7 @@ interface Coordination {
   readonly locker: Locker
   readonly records: RecordStore
   readonly isShared: boolean
+  readonly now: Now
   /** Calls back when the records may have been lost. */
   onLoss(listener: () => void): void
   close(): Promise<void>
@@ -49,13 +51,14 @@ export async function openUploads(options: OpenUploadsOptions): Promise<Uploads>
   const coordination = await (options.redisUrl === undefined
     ? coordinateAlone(options)
     : coordinateByRedis(options, options.redisUrl, report))
-  const { locker, records, isShared } = coordination
+  const { locker, records, isShared, now } = coordination
   const { directory, durability = 'finish', sweepEveryMs = 60_000, ...rest } = options
   const server = new TidemarkServer({
     ...rest,
-    datastore: new FileStore({ directory, durability, isShared }),
+    datastore: new FileStore({ directory, durability, isShared, now }),
     locker,
     records,
+    now,
     report,
   })
   const sweeper = new Sweeper({ engine: server.engine, everyMs: sweepEveryMs })
@@ -65,7 +68,7 @@ export async function openUploads(options: OpenUploadsOptions): Promise<Uploads>
     await coordination.close()
     throw error
   }
-  coordination.onLoss(() => sweeper.walkSoon())
+  coordination.onLoss(() => sweeper.sweepSoon())
   sweeper.start()
   return {
     server,
@@ -96,6 +99,7 @@ async function coordinateAlone({ directory, describe = '' }: OpenUploadsOptions)
     locker: new LocalLocker(),
     records: new LmdbRecords({ directory: own }),
     isShared: false,
+    now: steadyClock(),
     onLoss: () => undefined,
     close: () => owner.release(),
   }
@@ -106,7 +110,8 @@ async function coordinateByRedis(
   url: string,
   report: (event: UploadsEvent) => void,
 ): Promise<Coordination> {
-  const [{ RedisConnection }, { RedisLocker }, { RedisRecords }] = await Promise.all([
+  const [{ RedisClock }, { RedisConnection }, { RedisLocker }, { RedisRecords }] = await Promise.all([
+    import('../stores/redis/redis-clock.ts'),
     import('../stores/redis/redis-connection.ts'),
     import('../stores/redis/redis-locker.ts'),
     import('../stores/redis/redis-records.ts'),
@@ -118,15 +123,23 @@ async function coordinateByRedis(
     report: (event) => report({ is: 'redis', event }),
   })
   await connection.connect()
+  const clock = await RedisClock.start({ connection }).catch(async (error: unknown) => {
+    await connection.close()
+    throw error
+  })
   return {
     locker: new RedisLocker({ connection, leaseMs }),
     records: new RedisRecords({ connection }),
     isShared: true,
+    now: clock.now,
     onLoss: (listener) => {
       connection.onChange((event) => {
         if (event.is === 'replaced') listener()
       })
     },
-    close: () => connection.close(),
+    close: () => {
+      clock.close()
+      return connection.close()
+    },
   }
 }

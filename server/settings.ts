@@ -153,7 +153,8 @@ export const settings = {
     kind: duration({ min: 1000 }),
     default: '1m',
     sentence:
-      'How often expired uploads are looked for. Remains of cut-off work are looked for at the start and once a day.',
+      'How often expired uploads are looked for, by one server at a time. Remains of cut-off work are looked for at the ' +
+      'start and once a day.',
   }),
 
   networkTimeoutMs: define({

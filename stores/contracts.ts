@@ -7,6 +7,9 @@
  */
 import type { Readable } from 'node:stream'
 
+/** What time it is for all that expires: whole milliseconds since the epoch. One clock for engine and stores. */
+export type Now = () => number
+
 /** What is fixed when an upload is created, and never changes afterwards. */
 export interface UploadHead {
   readonly id: string
@@ -231,6 +234,7 @@ export interface Outbox {
  * - `get` answers what the last `put` said, on every server.
  * - `put` never replaces a newer copy: the higher (generation, sequence) stays.
  * - `remove` takes the record and all its index entries; removing what is not there is no error.
+ * - `lastWalk` answers what the last `noteWalk` said, on every server, or undefined when that was lost.
  * - `expiring`, `recent` and `ids` are hints: they may name uploads that are gone, never only what is there. Check the mark.
  * - It may come back empty or older than it was; nothing here decides about an upload.
  * - When it cannot be reached every method fails with `unavailable` and nothing hangs.
@@ -248,8 +252,19 @@ export interface RecordStore {
   recent(limit: number): Promise<UploadRecord[]>
   /** Every id that has a record, in no order, perhaps twice; for the walk that finds records without an upload. */
   ids(): AsyncIterable<string>
+  /** Names what is kept here; after a walk under another name records may have been lost. */
+  readonly epoch: string
+  lastWalk(): Promise<Walk | undefined>
+  /** Notes that a walk through all uploads has ended, which made these records whole. */
+  noteWalk(walk: Walk): Promise<void>
   /** Fails with `unavailable` when the store cannot be used now. */
   check(): Promise<void>
+}
+
+/** A walk through all uploads: when it began, and the epoch of the records at that moment. */
+export interface Walk {
+  readonly at: number
+  readonly epoch: string
 }
 
 // ---------------------------------------------------------------------------------------------------------- locks

@@ -6,7 +6,13 @@ import http, { type IncomingMessage, type ServerResponse } from 'node:http'
 import { Server, type ServerOptions } from '@tus/server'
 import type { DataStore } from '@tus/utils'
 import type { ServerRequest } from 'srvx'
-import { type ByteStore, type RecordStore, StoreError, type UploadRecord } from '../../stores/contracts.ts'
+import {
+  type ByteStore,
+  type Now,
+  type RecordStore,
+  StoreError,
+  type UploadRecord,
+} from '../../stores/contracts.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
 import { Refusal } from '../errors.ts'
 import { corsHeaders } from '../protocol/cors.ts'
@@ -34,6 +40,8 @@ export interface TidemarkServerOptions
   readonly locker?: LockerOption
   /** Where lists and progress are kept; without one there are none. */
   readonly records?: RecordStore
+  /** What time it is for all that expires; the same for the store. Default: the wall clock. */
+  readonly now?: Now
   /** How long unfinished uploads live. Default: for ever. A store that is not Tidemark's says it by itself. */
   readonly expiry?: EngineSettings['expiry']
   /** A body without a byte for this long is cut off. Default 60,000. */
@@ -85,6 +93,7 @@ export class TidemarkServer extends Server {
       ownRequest: (id) => this.#ownRequest(id),
       audiences: audiencesOf(options, this.#events, (id) => this.#ownRequest(id)),
       report: (event) => options.report?.(event),
+      ...(options.now && { now: options.now }),
       settings: {
         expiry: expiryOf(options),
         idleMs: options.networkTimeoutMs ?? 60_000,
@@ -126,7 +135,7 @@ export class TidemarkServer extends Server {
     await this.start()
     if (this.#options.datastore.byteStore === undefined) return super.cleanUpExpiredUploads()
     const sweeper = new Sweeper({ engine: this.engine, everyMs: 0 })
-    return (await sweeper.walk(Date.now())).removed
+    return (await sweeper.walk(this.engine.now())).removed
   }
 
   override async handle(req: IncomingMessage, res: ServerResponse): Promise<void> {

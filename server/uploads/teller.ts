@@ -12,6 +12,7 @@ import {
   LockError,
   type Locker,
   type Note,
+  type Now,
   type Outbox,
   type UploadEvent,
   type UploadHead,
@@ -41,8 +42,7 @@ export interface TellerOptions {
   readonly audiences: readonly Audience[]
   readonly draining: AbortSignal
   readonly report: (event: TellerEvent) => void
-  /** Milliseconds since the epoch. */
-  readonly now?: () => number
+  readonly now: Now
 }
 
 export type TellerEvent =
@@ -77,7 +77,7 @@ export function backoffMs(failures: number): number {
 export class Teller {
   readonly #options: TellerOptions
   readonly #outbox: Outbox | undefined
-  readonly #now: () => number
+  readonly #now: Now
   readonly #slots = new Slots(atOnce)
   /** Of each upload: what is being told now. */
   readonly #telling = new Map<string, Promise<void>>()
@@ -90,7 +90,7 @@ export class Teller {
   constructor(options: TellerOptions) {
     this.#options = options
     this.#outbox = options.bytes.outbox
-    this.#now = options.now ?? Date.now
+    this.#now = options.now
   }
 
   /** Tells what earlier processes left, and goes on looking for such things. */

@@ -4,7 +4,7 @@
  */
 import { constants } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
-import { type Appender, StoreError, type UploadHead, type UploadRecord } from '../contracts.ts'
+import { type Appender, type Now, StoreError, type UploadHead, type UploadRecord } from '../contracts.ts'
 import type { FileLayout } from './file-layout.ts'
 import { asStoreError, errnoOf, type FileSystem, syncNames } from './file-system.ts'
 import type { Slot } from './mark-codec.ts'
@@ -26,6 +26,7 @@ export interface AppenderParts {
   readonly durability: Durability
   /** Whether other processes write to the folder; then every commit looks for a successor. */
   readonly isShared: boolean
+  readonly now: Now
   readonly head: UploadHead
   readonly slot: Slot
   readonly mark: MarkFile
@@ -187,7 +188,7 @@ export class FileAppender implements Appender {
         ...this.#slot,
         ...change,
         sequence: sequence + 1,
-        movedAt: hasMoved ? Date.now() : movedAt,
+        movedAt: hasMoved ? this.#parts.now() : movedAt,
       }
       this.#failWhenSuperseded()
       try {

@@ -5,9 +5,11 @@
 import { constants } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import { Readable } from 'node:stream'
+import { wallClock } from '../clock.ts'
 import {
   type Appender,
   type ByteStore,
+  type Now,
   StoreError,
   type UploadHead,
   type UploadRecord,
@@ -40,6 +42,8 @@ export interface FileBytesOptions {
   readonly durability?: Durability
   /** False only when no other process can ever write to the folder; saves two look-ups per mark. */
   readonly isShared?: boolean
+  /** By which marks say when they moved. Default: the wall clock. */
+  readonly now?: Now
   readonly fileSystem?: FileSystem
 }
 
@@ -60,6 +64,7 @@ export class FileBytes implements ByteStore {
   readonly outbox: FileOutbox
   readonly #fileSystem: FileSystem
   readonly #isShared: boolean
+  readonly #now: Now
   readonly #writer = newWriter()
   /** Who writes to an upload here, until its last write has returned. */
   readonly #writing = new Map<string, FileAppender>()
@@ -71,6 +76,7 @@ export class FileBytes implements ByteStore {
     directory,
     durability = 'finish',
     isShared = true,
+    now = wallClock,
     fileSystem = nodeFileSystem,
   }: FileBytesOptions) {
     this.layout = new FileLayout(directory)
@@ -80,6 +86,7 @@ export class FileBytes implements ByteStore {
     this.#claims = new Claims(fileSystem, this.layout)
     this.#durability = durability
     this.#isShared = isShared
+    this.#now = now
   }
 
   /** Makes the folder when it is missing. Fails with `io` when it cannot be used. */
@@ -98,7 +105,7 @@ export class FileBytes implements ByteStore {
 
   async create(head: UploadHead, length: number | undefined): Promise<Appender> {
     const { id } = head
-    const empty = { offset: 0, syncedOffset: 0, generation: 0, sequence: 0, movedAt: Date.now() }
+    const empty = { offset: 0, syncedOffset: 0, generation: 0, sequence: 0, movedAt: this.#now() }
     const slot = this.#slot({ state: 'open', ...empty }, length)
     const mark = await createMark(this.#fileSystem, this.layout, id)
     let data: FileHandle | undefined
@@ -190,7 +197,7 @@ export class FileBytes implements ByteStore {
 
   async sweepOrphans(olderThanMs: number): Promise<number> {
     let removed = await this.outbox.sweep(olderThanMs)
-    for await (const orphan of findOrphans(this.#fileSystem, this.layout, olderThanMs)) {
+    for await (const orphan of findOrphans(this.#fileSystem, this.layout, olderThanMs, this.#now())) {
       if (orphan.is === 'upload') {
         await this.concatenation.forget(orphan.id)
         await this.#removeFiles(orphan.id, orphan.highest)
@@ -293,7 +300,7 @@ export class FileBytes implements ByteStore {
     try {
       const mark = await MarkFile.open(this.#fileSystem, this.layout.mark(id, 0), 'r+')
       try {
-        await mark?.bury({ ...slot, writer: this.#writer, movedAt: Date.now() })
+        await mark?.bury({ ...slot, writer: this.#writer, movedAt: this.#now() })
         if (this.#durability !== 'none') await mark?.sync()
       } finally {
         await mark?.close()
@@ -342,6 +349,7 @@ export class FileBytes implements ByteStore {
       layout: this.layout,
       durability: this.#durability,
       isShared: this.#isShared,
+      now: this.#now,
       onClose: (closed) => {
         if (this.#writing.get(id) === closed) this.#writing.delete(id)
       },

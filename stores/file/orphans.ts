@@ -29,15 +29,20 @@ export async function* findOrphans(
   fileSystem: FileSystem,
   layout: FileLayout,
   olderThanMs: number,
+  now: number,
 ): AsyncIterable<Orphan> {
+  // Files are dated by the wall clock. One that was set makes nothing older: what is left over can wait.
+  const before = Math.min(now, Date.now()) - olderThanMs
   for await (const found of walkFiles(fileSystem, layout.directory, '')) {
     const stat = await fileSystem.stat(found.file).catch(() => undefined)
-    if (stat === undefined || Date.now() - stat.mtimeMs <= olderThanMs) continue
-    const orphans = await judge(fileSystem, layout, found, stat.size, olderThanMs).catch((error: unknown) => {
-      // A damaged upload is for a person to look at.
-      if (error instanceof StoreError && error.code === 'damaged') return []
-      throw error
-    })
+    if (stat === undefined || stat.mtimeMs >= before) continue
+    const orphans = await judge(fileSystem, layout, found, stat.size, now - olderThanMs).catch(
+      (error: unknown) => {
+        // A damaged upload is for a person to look at.
+        if (error instanceof StoreError && error.code === 'damaged') return []
+        throw error
+      },
+    )
     yield* orphans
   }
 }
@@ -47,7 +52,7 @@ async function judge(
   layout: FileLayout,
   found: FoundFile,
   size: number,
-  olderThanMs: number,
+  before: number,
 ): Promise<Orphan[]> {
   const { id, generation, kind, file } = found
   const self: Orphan = { is: 'file', file }
@@ -64,8 +69,7 @@ async function judge(
     return dataSize === undefined || size === 0 ? [self] : []
   }
   if (current.slot.state === 'terminated') {
-    const isOld = Date.now() - current.slot.movedAt > olderThanMs
-    return isOld ? [{ is: 'upload', id, highest: current.highest }] : []
+    return current.slot.movedAt < before ? [{ is: 'upload', id, highest: current.highest }] : []
   }
   if (generation >= current.generation) return []
   // A take-over that was cut off had no time to remove the bytes that it copied; those of generation 0 have no hidden name.

@@ -7,7 +7,7 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Database, open, type RootDatabase } from 'lmdb'
-import { type RecordStore, StoreError, type UploadRecord } from '../contracts.ts'
+import { type RecordStore, StoreError, type UploadRecord, type Walk } from '../contracts.ts'
 import { damagedLmdb, examineLmdbFile } from './lmdb-file.ts'
 
 interface Entry {
@@ -30,8 +30,11 @@ const AFTER_ALL_IDS = '\uffff'
 const idsAtOnce = 100
 
 export class LmdbRecords implements RecordStore {
+  /** Nothing is lost while the file is open; every start is followed by a walk anyway, so none is noted in the file. */
+  readonly epoch = 'since the start'
   readonly #directory: string
   #databases: Databases | undefined
+  #lastWalk: Walk | undefined
 
   /** `directory` is made when it is missing. One process at a time may use it: see FolderOwner. */
   constructor(options: { readonly directory: string }) {
@@ -59,7 +62,7 @@ export class LmdbRecords implements RecordStore {
 
   async close(): Promise<void> {
     const databases = this.#databases
-    this.#databases = undefined
+    this.#databases = this.#lastWalk = undefined
     await databases?.root.close()
   }
 
@@ -113,6 +116,16 @@ export class LmdbRecords implements RecordStore {
       yield* page
       last = page.at(-1)
     }
+  }
+
+  async lastWalk(): Promise<Walk | undefined> {
+    this.#require()
+    return this.#lastWalk
+  }
+
+  async noteWalk(walk: Walk): Promise<void> {
+    this.#require()
+    this.#lastWalk = walk
   }
 
   async check(): Promise<void> {

@@ -35,6 +35,10 @@ export class Keys {
   get recent(): string {
     return `${this.prefix}index:recent`
   }
+  /** The last walk through all uploads: when it began, and the run id of Redis. */
+  get walk(): string {
+    return `${this.prefix}walk`
+  }
   /** Channel of one process: what its locks and waiters are told. */
   channel(processToken: string): string {
     return `${this.prefix}to:${processToken}`

@@ -144,6 +144,8 @@ async function strangeKeys(fleet: Fleet, known: ReadonlySet<string>): Promise<st
       const id = /^record:\{(.+)\}$/.exec(name)?.[1]
       // A fence outlives its lock, so that the next one is higher; Redis itself ends it.
       if (name.startsWith('fence:') && (await redis.pttl(key)) > 0) continue
+      // When all uploads were last looked at; it is of no upload.
+      if (name === 'walk') continue
       if (name.startsWith('index:')) {
         const members =
           (await redis.type(key)) === 'zset' ? await redis.zrange(key, 0, -1) : ['no sorted set']
