@@ -182,9 +182,12 @@ async function filesOfUploads(fleet: Fleet, strange: string[] = []): Promise<Map
   return uploads
 }
 
-/** One file of bytes for each upload; and marks of every generation up to it, for a gap would hide what is above. */
+/**
+ * One file of bytes for each upload; and marks of every generation up to it, for a gap would hide what is above. No note
+ * of what is still to be told.
+ */
 async function strangeFiles(fleet: Fleet, known: ReadonlySet<string>): Promise<string[]> {
-  const strange: string[] = []
+  const strange: string[] = await readdir(join(fleet.folder, '.tidemark', 'outbox')).catch(() => [])
   for (const [id, { marks, data }] of await filesOfUploads(fleet, strange)) {
     marks.sort((a, b) => a - b)
     const isChain = marks.every((generation, index) => generation === index)
