@@ -28,7 +28,7 @@ export type Sentinels = {
   stop: () => Promise<void>
 }
 
-export type Sentinel = { port: number; child: Child }
+type Sentinel = { port: number; child: Child }
 
 export async function startSentinels({ replicas = 1 } = {}): Promise<Sentinels> {
   const first = await startRedis()
