@@ -82,12 +82,19 @@ export class RedisCluster implements RedisHome {
   }
 
   #send(command: Command): void {
-    const fail = command.reject
+    const reject = command.reject
     let redirections = 0
     let client: Redis | undefined
+    let hasFailed = false
+    const fail = (error: Error) => {
+      hasFailed = true
+      reject.call(command, error)
+    }
     const sendTo = (to: Redis | undefined, isAsking = false) => {
+      // Its time may have been over while it waited for another node: then nobody wants it done any more.
+      if (hasFailed) return
       client = to
-      if (to?.status !== 'ready') return fail.call(command, this.#away())
+      if (to?.status !== 'ready') return fail(this.#away())
       if (isAsking) to.asking().catch(() => {})
       to.sendCommand(command)
     }
@@ -107,7 +114,7 @@ export class RedisCluster implements RedisHome {
       }
       if (isRefused && word === 'ASK') return later(this.#connectTo(nodeOf(place!, client!)), true)
       if (isRefused && word === 'TRYAGAIN') return void setTimeout(() => sendTo(client), TRY_AGAIN_MS)
-      fail.call(command, error)
+      fail(error)
     }
     const slot = command.getSlot()
     sendTo(slot === null ? this.#anyReady() : this.#clients.get(this.#owners[slot] ?? ''))

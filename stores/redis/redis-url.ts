@@ -37,11 +37,14 @@ export interface RedisNode {
   readonly port: number
 }
 
-/** The message is a sentence without its subject, which is the setting or the option. */
 export class RedisUrlError extends Error {
-  constructor(message: string) {
-    super(message)
+  /** The sentence without its subject, for whoever knows the URL by another name. */
+  readonly predicate: string
+
+  constructor(predicate: string) {
+    super(`The URL of Redis ${predicate}.`)
     this.name = 'RedisUrlError'
+    this.predicate = predicate
   }
 }
 
