@@ -43,6 +43,8 @@ const lines = {
   'left-behind': ['warn', 'a refused creation left files behind'],
   'assembly-failed': ['error', 'a final upload could not be made of its parts; it is tried again'],
   'sweep-failed': ['error', 'a sweep failed'],
+  'telling-failed': ['warn', 'somebody could not be told of an event; it is told again'],
+  'outbox-failed': ['error', 'the notes of what is to be told could not be used; it is tried again'],
   'listener-failed': ['error', 'a listener failed'],
   'unlock-failed': ['error', 'a lock could not be given back'],
   available: ['info', 'Redis answers'],

@@ -4,12 +4,16 @@ export {
   type Appender,
   type ByteStore,
   type Concatenation,
+  type EventKind,
   type Lock,
   LockError,
   type Locker,
   type Mark,
+  type Note,
+  type Outbox,
   type RecordStore,
   StoreError,
+  type UploadEvent,
   type UploadHead,
   type UploadRecord,
 } from '../stores/contracts.ts'
@@ -21,5 +25,6 @@ export { RedisConnection, type RedisConnectionOptions } from '../stores/redis/re
 export { RedisLocker, type RedisLockerOptions } from '../stores/redis/redis-locker.ts'
 export { RedisRecords } from '../stores/redis/redis-records.ts'
 export { Refusal } from './errors.ts'
+export type { ToldEvent } from './host/audiences.ts'
 export { TidemarkServer, type TidemarkServerOptions } from './host/tidemark-server.ts'
 export { type TidemarkOptions, tidemark } from './plugin.ts'

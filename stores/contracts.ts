@@ -115,6 +115,8 @@ export interface ByteStore {
   freeBytes(): Promise<number | undefined>
   /** How uploads become one; undefined in a store that can not do it, and then concatenation is not announced. */
   readonly concatenation?: Concatenation
+  /** Where it is noted what is still to be told; undefined in a store that keeps no notes, and then a crash is silent. */
+  readonly outbox?: Outbox
 }
 
 /**
@@ -168,6 +170,57 @@ export interface Appender {
   finish(length: number): Promise<UploadRecord>
   /** Gives the hold up. A mark that was not committed stays where it was. */
   close(): Promise<void>
+}
+
+// --------------------------------------------------------------------------------------------------------- outbox
+
+export type EventKind = 'created' | 'finished' | 'terminated'
+
+/** What happened to an upload. `record` shows it as it was then; before a removal, for `terminated`. */
+export interface UploadEvent {
+  /** The same however often this is told, by whichever server: 32 hexadecimal digits. */
+  readonly id: string
+  readonly kind: EventKind
+  /** Milliseconds since the epoch. */
+  readonly at: number
+  readonly record: UploadRecord
+}
+
+/** An event that somebody is still to be told of. */
+export interface Note {
+  readonly event: UploadEvent
+  /** Names of those who are to be told. */
+  readonly waiting: readonly string[]
+  /** The process that is about to make it true and tell it, as its outbox names it. */
+  readonly teller: string
+  /** Another process leaves it alone until then, unless the teller is dead. Milliseconds since the epoch. */
+  readonly notBefore: number
+  /** How often telling it has failed. */
+  readonly failures: number
+  /** Whether it is known to be true; else the mark of the upload says so. */
+  readonly isTrue: boolean
+}
+
+/**
+ * What is still to be told of uploads. A note is made before the thing becomes true and removed when everybody was
+ * told: a server that dies in between leaves a note, and never silence.
+ *
+ * - When `put` returned the note outlives what the bytes of a finished upload outlive.
+ * - `put` replaces a note of the same event as a whole, or not at all.
+ * - `get` answers undefined for a note that is not there, or cannot be read because it was never completed.
+ * - A note outlives its upload.
+ */
+export interface Outbox {
+  /** Names this process. */
+  readonly teller: string
+  /** Whether the process of that name is provably dead. */
+  isGone(teller: string): boolean
+  put(note: Note): Promise<void>
+  get(eventId: string): Promise<Note | undefined>
+  /** Removing what is not there is no error. */
+  remove(eventId: string): Promise<void>
+  /** The ids of all events that are noted. */
+  list(): Promise<string[]>
 }
 
 // -------------------------------------------------------------------------------------------------------- records

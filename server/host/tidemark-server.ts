@@ -17,6 +17,7 @@ import { type EngineSettings, UploadEngine } from '../uploads/engine.ts'
 import type { EngineEvent } from '../uploads/hold.ts'
 import { Sweeper } from '../uploads/sweeper.ts'
 import { abilitiesOf, byteStoreOf, expiryOf, refuseUnable } from './abilities.ts'
+import { audiencesOf, type ToldEvent } from './audiences.ts'
 import { download } from './download.ts'
 import { type Exchange, NodeExchange, type Reply, toWebResponse, WebExchange } from './exchange.ts'
 import { type LockerOption, Lockers } from './lockers.ts'
@@ -45,6 +46,11 @@ export interface TidemarkServerOptions
   /** Remove parts once all uploads that were made of them are finished. Default: they stay. */
   readonly removeParts?: boolean
   readonly disableDownload?: boolean
+  /**
+   * Told what happened to uploads, at least once for each event, in order for one upload, by whichever server: also when
+   * the one that did it died. An event that this rejects is told again later, under the same id.
+   */
+  readonly onUploadEvent?: (event: ToldEvent) => Promise<void> | void
   /** Whose `X-Forwarded-*` count, when `respectForwardedHeaders` is set. Default: everybody's. */
   readonly trustsProxy?: (address: string) => boolean
   /** Told of what an operator should know. */
@@ -77,6 +83,7 @@ export class TidemarkServer extends Server {
       records: options.records,
       locker: this.#lockers,
       ownRequest: (id) => this.#ownRequest(id),
+      audiences: audiencesOf(options, this.#events, (id) => this.#ownRequest(id)),
       report: (event) => options.report?.(event),
       settings: {
         expiry: expiryOf(options),
@@ -236,8 +243,13 @@ export class TidemarkServer extends Server {
     request: HookedRequest,
     { facts }: Exchange,
   ): Answer {
-    if (outcome.is === 'terminated') request.terminated((command as { id: string }).id, answer)
     if (!('record' in outcome)) return answer
+    const { teller } = this.engine
+    if (outcome.is === 'terminated') {
+      request.answer = answer
+      teller.tell('terminated', outcome.record, request)
+      return answer
+    }
     const { mark } = outcome.record
     facts.offset = mark.offset
     if (command.do !== 'create' && command.do !== 'append' && command.do !== 'concat') return answer
@@ -249,7 +261,8 @@ export class TidemarkServer extends Server {
       changed = request.withFinishHook(answer)
       return changed
     } finally {
-      request.finished(outcome.record, changed)
+      request.answer = changed
+      teller.tell('finished', outcome.record, request)
     }
   }
 

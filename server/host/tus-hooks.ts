@@ -6,11 +6,12 @@ import { randomBytes } from 'node:crypto'
 import { validateHeaderName, validateHeaderValue } from 'node:http'
 import type { ServerOptions } from '@tus/server'
 import { EVENTS } from '@tus/utils'
-import type { Locker, UploadHead, UploadRecord } from '../../stores/contracts.ts'
+import type { Locker, UploadEvent, UploadHead, UploadRecord } from '../../stores/contracts.ts'
 import { uploadOf } from '../../stores/file/file-store.ts'
 import { formatMetadata, type Metadata, parseMetadata } from '../protocol/metadata.ts'
 import type { Answer } from '../protocol/tus.ts'
 import type { UploadRequest } from '../uploads/engine.ts'
+import { newRecord } from '../uploads/rules.ts'
 import type { Exchange } from './exchange.ts'
 
 export type HookOptions = Partial<
@@ -92,15 +93,7 @@ export class HookedRequest implements UploadRequest {
     await this.incoming(head.id)
     const { onUploadCreate } = this.#options
     if (!onUploadCreate) return head.metadata
-    const draft = {
-      offset: 0,
-      syncedOffset: 0,
-      state: 'open',
-      generation: 0,
-      sequence: 0,
-      movedAt: 0,
-    } as const
-    const upload = uploadOf({ head, mark: length === undefined ? draft : { ...draft, length } })
+    const upload = uploadOf(newRecord(head, length))
     const patch = await onUploadCreate(this.#exchange.request, upload)
     return patch?.metadata ? checkedMetadata(patch.metadata, head.metadata) : head.metadata
   }
@@ -114,27 +107,25 @@ export class HookedRequest implements UploadRequest {
     if (onUploadFinish) this.#finishAnswer = await onUploadFinish(this.#exchange.request, uploadOf(record))
   }
 
-  created(record: UploadRecord): void {
-    this.#tell(EVENTS.POST_CREATE, () => [uploadOf(record), this.#urlOf(record.head.id)])
-  }
-
   received(record: UploadRecord): void {
     const now = Date.now()
     if (now - this.#lastReceivedAt < (this.#options.postReceiveInterval ?? 1000)) return
     this.#lastReceivedAt = now
-    this.#tell(EVENTS.POST_RECEIVE, () => [uploadOf(record)])
+    if (!this.#events.isHeard(EVENTS.POST_RECEIVE)) return
+    this.#events.tell(EVENTS.POST_RECEIVE, this.#exchange.request, uploadOf(record))
   }
 
-  finished(record: UploadRecord, answer: Answer): void {
-    this.#tell(EVENTS.POST_FINISH, () => [asResponse(answer), uploadOf(record)])
-  }
+  /** What the client is answered; what was done for no client is answered with 204. */
+  answer: Answer = { status: 204, headers: {} }
 
-  finishedLate(record: UploadRecord): void {
-    this.finished(record, { status: 204, headers: {} })
-  }
-
-  terminated(id: string, answer: Answer): void {
-    this.#tell(EVENTS.POST_TERMINATE, () => [asResponse(answer), id])
+  /** What listeners are told of an event, in the order of @tus/server's arguments, and the id of the event. */
+  tell({ id, kind, record }: UploadEvent): void {
+    const upload = uploadOf(record)
+    const { request } = this.#exchange
+    const tell = (event: string, ...args: unknown[]) => this.#events.tell(event, request, ...args, { id })
+    if (kind === 'created') tell(EVENTS.POST_CREATE, upload, this.#urlOf(upload.id))
+    else if (kind === 'finished') tell(EVENTS.POST_FINISH, asResponse(this.answer), upload)
+    else tell(EVENTS.POST_TERMINATE, asResponse(this.answer), upload.id)
   }
 
   /** The answer, changed as the finish hook asked. Throws when it asked for what no answer can carry. */
@@ -152,10 +143,6 @@ export class HookedRequest implements UploadRequest {
       headers: { ...answer.headers, ...Object.fromEntries(added) },
       ...((wanted.body ?? answer.body) !== undefined && { body: wanted.body ?? answer.body! }),
     }
-  }
-
-  #tell(event: string, args: () => unknown[]): void {
-    if (this.#events.isHeard(event)) this.#events.tell(event, this.#exchange.request, ...args())
   }
 }
 

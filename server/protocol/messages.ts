@@ -66,7 +66,8 @@ export type Outcome =
   | { readonly is: 'created'; readonly record: UploadRecord; readonly expiresAt: number | undefined }
   | { readonly is: 'appended'; readonly record: UploadRecord; readonly expiresAt: number | undefined }
   | { readonly is: 'offset'; readonly record: UploadRecord; readonly expiresAt: number | undefined }
-  | { readonly is: 'terminated' }
+  /** As it was before. */
+  | { readonly is: 'terminated'; readonly record: UploadRecord }
   | { readonly is: 'readable'; readonly record: UploadRecord }
   | { readonly is: 'refused'; readonly refusal: Refusal }
   /** The client is gone, or has to be cut off: there is nobody to answer. */

@@ -128,7 +128,7 @@ export class Assemblies {
       await turn?.release()
     }
     if (record === undefined) return (await this.#look(id))?.record
-    if (isAnswered()) request.finishedLate(record)
+    if (isAnswered()) this.#context.teller.tell('finished', record, request)
     if (this.#context.settings.removeParts) this.inBackground(id, () => this.#removeParts(record.head.parts!))
     return record
   }
@@ -181,7 +181,9 @@ export class Assemblies {
       await this.#slots.use(signal, () => this.#context.ties.assemble(appender, parts, signal))
       signal.throwIfAborted()
       const { record } = appender
-      await request.beforeFinish({ ...record, mark: { ...record.mark, offset: length, length } })
+      const whole = { ...record, mark: { ...record.mark, offset: length, length } }
+      await request.beforeFinish(whole)
+      await this.#context.teller.note('finished', whole)
       return isHeld() ? await appender.finish(length) : undefined
     } catch (error) {
       if (signal.aborted) return undefined

@@ -118,7 +118,7 @@ export class Concatenator {
     const parts = await this.#checkParts(draft, await request.maxBytes(id))
     const metadata = await request.beforeCreate(withMetadata(draft, asked), parts.length)
     const record = await this.#make(withMetadata(draft, metadata), parts.length, request)
-    request.created(record)
+    this.#context.teller.tell('created', record, request)
     return this.#answer(record, request)
   }
 
@@ -157,7 +157,7 @@ export class Concatenator {
       signal: AbortSignal.any([request.signal, draining]),
     })
     try {
-      const appender = await bytes.create(head, length)
+      const appender = await this.#context.teller.creating(head, length, bytes)
       const { record } = appender
       await appender.close()
       try {

@@ -23,6 +23,7 @@ import { type EngineEvent, type Filled, type HoldContext, UploadHold } from './h
 import { isPart, isWaiting } from './kin.ts'
 import { Pulse } from './pulse.ts'
 import { type Expiry, expiresAt, isExpired, refuseAbsent, refuseAppend, refuseCreate } from './rules.ts'
+import { type Audience, Teller } from './teller.ts'
 
 export interface EngineSettings {
   readonly expiry: Expiry
@@ -53,11 +54,8 @@ export interface UploadRequest {
   readonly mayTerminateFinished: boolean
   /** Asked when all bytes are stored, before the upload is finished; its errors keep the upload unfinished. */
   beforeFinish(record: UploadRecord): Promise<void>
-  /** Told once the thing is true. */
-  created(record: UploadRecord): void
+  /** Told while a body runs. */
   received(record: UploadRecord): void
-  /** Told of an upload that was finished after the request was answered. */
-  finishedLate(record: UploadRecord): void
 }
 
 export interface EngineParts {
@@ -69,6 +67,8 @@ export interface EngineParts {
   readonly report: (event: EngineEvent) => void
   /** Stands in for the request where the engine does something by itself: finishing a final. */
   readonly ownRequest: (id: string) => UploadRequest
+  /** Who is told what happened to uploads; default nobody. */
+  readonly audiences?: readonly Audience[]
   readonly pulse?: Pulse
 }
 
@@ -78,6 +78,7 @@ export class UploadEngine implements HoldContext {
   readonly settings: EngineSettings
   readonly pulse: Pulse
   readonly report: (event: EngineEvent) => void
+  readonly teller: Teller
   readonly #locker: Locker
   readonly #concat: Concatenator | undefined
   readonly #holds = new Set<UploadHold>()
@@ -93,10 +94,12 @@ export class UploadEngine implements HoldContext {
     this.pulse = parts.pulse ?? new Pulse()
     this.#locker = parts.locker
     const { bytes, records, settings, pulse, report } = this
-    const { locker, ownRequest } = parts
+    const { locker, ownRequest, audiences = [] } = parts
+    const draining = this.#draining.signal
+    this.teller = new Teller({ bytes, locker, audiences, draining, report })
     this.#concat = concatenatorOf({
-      ...{ bytes, records, settings, pulse, report, locker, ownRequest },
-      draining: this.#draining.signal,
+      ...{ bytes, records, settings, pulse, report, locker, ownRequest, draining },
+      teller: this.teller,
       remove: (id) => this.#remove(id),
       expire: (id, now) => this.expire(id, now),
     })
@@ -106,10 +109,12 @@ export class UploadEngine implements HoldContext {
     await this.bytes.start()
     await this.records?.start()
     await this.#locker.start()
+    this.teller.start()
   }
 
   async close(): Promise<void> {
     await this.drain()
+    await this.teller.close()
     await this.#locker.close()
     await this.records?.close()
     await this.bytes.close()
@@ -176,7 +181,7 @@ export class UploadEngine implements HoldContext {
     const metadata = await request.beforeCreate(withMetadata(draft, command.metadata), command.length)
     const head = withMetadata(draft, metadata)
     return this.#holding(id, request, async (hold) => {
-      hold.take(await this.bytes.create(head, command.length))
+      hold.take(await this.teller.creating(head, command.length, this.bytes))
       try {
         const filled = await this.#fillNew(hold, command, maxBytes, request)
         if (filled.why === 'overflow') throw this.#overflow(filled, command.length)
@@ -244,8 +249,10 @@ export class UploadEngine implements HoldContext {
       if (refusal) return { is: 'refused', refusal }
       if ((await this.#concat?.letGo(record!.head)) === false)
         return { is: 'refused', refusal: new Refusal('part-needed') }
+      await this.teller.beforeRemoval(record!)
+      await this.teller.note('terminated', record!)
       await this.#remove(id)
-      return { is: 'terminated' }
+      return { is: 'terminated', record: record! }
     })
   }
 
@@ -270,6 +277,7 @@ export class UploadEngine implements HoldContext {
       const record = await this.bytes.look(id)
       if (record === undefined || !(await this.#isExpired(record, now))) return false
       if ((await this.#concat?.letGo(record.head)) === false) return false
+      await this.teller.beforeRemoval(record)
       await this.#remove(id)
       return true
     } finally {
@@ -343,7 +351,7 @@ export class UploadEngine implements HoldContext {
     maxBytes: number,
     request: UploadRequest,
   ): Promise<Filled> {
-    request.created(hold.kept)
+    this.teller.tell('created', hold.kept, request)
     return hold.fill({ offset: 0, length, maxBytes, hasBody, checksum }, request)
   }
 

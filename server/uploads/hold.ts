@@ -12,6 +12,7 @@ import type { EngineSettings, UploadRequest } from './engine.ts'
 import { isPart } from './kin.ts'
 import type { Pulse } from './pulse.ts'
 import { expiresAt } from './rules.ts'
+import type { Teller, TellerEvent } from './teller.ts'
 
 /** What an operator should know. */
 export type EngineEvent =
@@ -21,6 +22,7 @@ export type EngineEvent =
   | { readonly is: 'left-behind'; readonly id: string; readonly error: unknown }
   | { readonly is: 'assembly-failed'; readonly id: string; readonly error: unknown }
   | { readonly is: 'sweep-failed'; readonly error: unknown }
+  | TellerEvent
 
 export interface FillPlan {
   readonly offset: number
@@ -46,6 +48,7 @@ export interface HoldContext {
   readonly records: RecordStore | undefined
   readonly settings: EngineSettings
   readonly pulse: Pulse
+  readonly teller: Teller
   readonly report: (event: EngineEvent) => void
 }
 
@@ -220,9 +223,10 @@ export class UploadHold {
 
   async #finish(appender: Appender, length: number, request: UploadRequest): Promise<UploadRecord> {
     const { record } = appender
+    const whole = { ...record, mark: { ...record.mark, offset: length, length } }
     // Of parts nobody is told: what was uploaded is their final.
-    if (!isPart(record.head))
-      await request.beforeFinish({ ...record, mark: { ...record.mark, offset: length, length } })
+    if (!isPart(record.head)) await request.beforeFinish(whole)
+    await this.#context.teller.note('finished', whole)
     return appender.finish(length)
   }
 

@@ -2,7 +2,7 @@
  * What may be done to an upload, decided from what is known of it and nothing else. Pure: the same rules are asked
  * before the lock is taken, so that a request that will be refused disturbs nobody, and again under it.
  */
-import type { UploadRecord } from '../../stores/contracts.ts'
+import type { UploadHead, UploadRecord } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
 import type { AppendCommand, CreateCommand } from '../protocol/messages.ts'
 
@@ -64,4 +64,10 @@ function tooLarge(maxBytes: number): Refusal {
   return new Refusal('too-large', {
     detail: `this is more than the largest upload that is accepted here, ${maxBytes} bytes`,
   })
+}
+
+/** An upload that is about to be made. */
+export function newRecord(head: UploadHead, length: number | undefined): UploadRecord {
+  const mark = { state: 'open', offset: 0, syncedOffset: 0, generation: 0, sequence: 0 } as const
+  return { head, mark: { ...mark, ...(length !== undefined && { length }), movedAt: head.createdAt } }
 }

@@ -16,6 +16,7 @@ import { checkFolder, createMark } from './create-mark.ts'
 import { type Durability, FileAppender, recordOf } from './file-appender.ts'
 import { FileConcatenation } from './file-concatenation.ts'
 import { FileLayout, ownId } from './file-layout.ts'
+import { FileOutbox } from './file-outbox.ts'
 import {
   asStoreError,
   errnoOf,
@@ -56,6 +57,7 @@ export class FileBytes implements ByteStore {
   ]
   readonly layout: FileLayout
   readonly concatenation: FileConcatenation
+  readonly outbox: FileOutbox
   readonly #fileSystem: FileSystem
   readonly #isShared: boolean
   readonly #writer = newWriter()
@@ -73,6 +75,7 @@ export class FileBytes implements ByteStore {
   }: FileBytesOptions) {
     this.layout = new FileLayout(directory)
     this.concatenation = new FileConcatenation(fileSystem, this.layout)
+    this.outbox = new FileOutbox(fileSystem, this.layout, () => this.#durability)
     this.#fileSystem = fileSystem
     this.#claims = new Claims(fileSystem, this.layout)
     this.#durability = durability
@@ -186,7 +189,7 @@ export class FileBytes implements ByteStore {
   }
 
   async sweepOrphans(olderThanMs: number): Promise<number> {
-    let removed = 0
+    let removed = await this.outbox.sweep(olderThanMs)
     for await (const orphan of findOrphans(this.#fileSystem, this.layout, olderThanMs)) {
       if (orphan.is === 'upload') {
         await this.concatenation.forget(orphan.id)

@@ -7,6 +7,7 @@
  *     .<id>.1.data      bytes of generation 1, after a take-over from a writer not known to be gone
  *     .<id>.1.mark
  *     .<id>.finals/     of a part: one link for every final that was made of it; a file in its place takes no more
+ *     .tidemark/outbox/ a file for every event that somebody is still to be told of
  */
 import path from 'node:path'
 import { StoreError } from '../contracts.ts'
@@ -49,6 +50,11 @@ export class FileLayout {
   /** Where the ties of a part lie. */
   ties(id: string): string {
     return this.#hidden(id, 'finals')
+  }
+
+  /** Where the notes of what is still to be told lie. */
+  get outbox(): string {
+    return path.join(this.directory, '.tidemark', 'outbox')
   }
 
   folder(id: string): string {

@@ -2,7 +2,7 @@
  * The file operations that the file store uses, and no others. Tests hand in a recording one, to play every loss and
  * reordering that a power failure allows.
  */
-import fs from 'node:fs/promises'
+import fs, { type FileHandle } from 'node:fs/promises'
 import path from 'node:path'
 import { StoreError } from '../contracts.ts'
 
@@ -13,7 +13,9 @@ export type FileSystem = Pick<
   | 'open'
   | 'opendir'
   | 'readdir'
+  | 'readFile'
   | 'readlink'
+  | 'rename'
   | 'rmdir'
   | 'stat'
   | 'statfs'
@@ -50,6 +52,16 @@ export async function syncNames(fileSystem: FileSystem, folder: string, top: str
       await handle.close()
     }
     if (at === top || at === path.dirname(at)) return
+  }
+}
+
+/** Writes all of `bytes`, however little the system takes at a time. */
+export async function writeWhole(handle: FileHandle, bytes: Buffer, position: number): Promise<void> {
+  let written = 0
+  while (written < bytes.length) {
+    const result = await handle.write(bytes, written, bytes.length - written, position + written)
+    if (result.bytesWritten === 0) throw new StoreError('io', 'the system takes no more bytes')
+    written += result.bytesWritten
   }
 }
 

@@ -4,7 +4,7 @@
  */
 import type { FileHandle } from 'node:fs/promises'
 import { StoreError, type UploadHead } from '../contracts.ts'
-import { errnoOf, type FileSystem } from './file-system.ts'
+import { errnoOf, type FileSystem, writeWhole } from './file-system.ts'
 import {
   decodeHead,
   encodeHead,
@@ -143,13 +143,4 @@ async function readFully(handle: FileHandle, wanted: number): Promise<Buffer> {
     if (typeof decodeHead(bytes.subarray(headPosition, filled)) === 'object') break
   }
   return bytes.subarray(0, filled)
-}
-
-async function writeWhole(handle: FileHandle, bytes: Buffer, position: number): Promise<void> {
-  let written = 0
-  while (written < bytes.length) {
-    const result = await handle.write(bytes, written, bytes.length - written, position + written)
-    if (result.bytesWritten === 0) throw new StoreError('io', 'the system takes no more of a mark')
-    written += result.bytesWritten
-  }
 }

@@ -1,8 +1,12 @@
 // What the README and docs/library.md show as code is run as it stands there, as the program of a user who has
 // installed the package: each block is a module of its own, in a folder of its own.
 
+import { once } from 'node:events'
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, inject, it, onTestFinished, vi } from 'vitest'
 import { type Child, startChild, stopChild, untilReady } from '../support/child.ts'
@@ -33,7 +37,7 @@ it('a Fastify with uploads in it, in a dozen lines', async () => {
 })
 
 it('a Fastify with sign-in and a hook', async () => {
-  const code = await block('docs/library.md', 'await app.register(tidemark')
+  const code = await block('docs/library.md', 'onUploadCreate')
   const { child, url } = await run(code, { UPLOAD_TOKEN: 'secret' })
   const create = (headers: Record<string, string>) =>
     fetch(url, { method: 'POST', headers: { 'Tus-Resumable': '1.0.0', 'Upload-Length': '3', ...headers } })
@@ -42,6 +46,25 @@ it('a Fastify with sign-in and a hook', async () => {
   expect([refused.status, await refused.text()]).toEqual([400, 'Upload-Metadata has no filename\n'])
   await upload(url, { Authorization: 'Bearer secret' })
   expect(await stopChild(child)).toEqual({ code: 0, signal: null })
+})
+
+it('a receiver that is told until it says that it heard', async () => {
+  const heard: { key: unknown; body: unknown }[] = []
+  const receiver = createServer(async (request, response) => {
+    const body: unknown = JSON.parse(await text(request))
+    heard.push({ key: request.headers['idempotency-key'], body })
+    response.writeHead(heard.length === 1 ? 503 : 204).end()
+  })
+  receiver.listen(0, '127.0.0.1')
+  await once(receiver, 'listening')
+  onTestFinished(() => void receiver.close())
+  const { port } = receiver.address() as AddressInfo
+  const code = await block('docs/library.md', 'onUploadEvent(')
+  const { url } = await run(code, { TELL_URL: `http://127.0.0.1:${port}/` })
+  const id = (await upload(url)).split('/').at(-1)
+  await vi.waitFor(() => expect(heard).toHaveLength(2), { timeout: 20_000 })
+  expect(heard[0]).toEqual({ key: expect.any(String), body: { upload: id, bytes: content.length } })
+  expect(heard[1]).toEqual(heard[0])
 })
 
 it('a server that is used as @tus/server is', async () => {
@@ -93,8 +116,8 @@ describe('all of them', () => {
 })
 
 async function blocksOf(document: string): Promise<string[]> {
-  const text = await readFile(join(root, document), 'utf8')
-  return [...text.matchAll(/^```(?:ts|js)\n(.*?)^```$/gms)].map(([, code]) => code!)
+  const source = await readFile(join(root, document), 'utf8')
+  return [...source.matchAll(/^```(?:ts|js)\n(.*?)^```$/gms)].map(([, code]) => code!)
 }
 
 async function block(document: string, holds: string): Promise<string> {

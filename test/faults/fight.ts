@@ -30,22 +30,41 @@ export type Fought = {
   displacements: number
   /** Requests that got no answer. */
   cuts: number
+  /** Requests that were answered 503. */
+  unavailable: number
+  /** Creations that got no answer. */
+  lostCreations: number
 }
 
 type Range = { start: number; end: number; client: number }
 
 export async function fight({ urls, name, clients, bytes, deadlineMs }: FightOptions): Promise<Fought> {
-  const created = await send('POST', `${urls[0]}/files/`, { headers: { 'Upload-Length': bytes } })
-  expect(created).toMatchObject({ status: 201 })
-  const { pathname: path } = new URL((created as { location: string }).location)
   const deadline = performance.now() + deadlineMs
   const ranges: Range[] = []
   let displacements = 0
   let cuts = 0
+  let unavailable = 0
+  let lostCreations = 0
 
+  const path = await create()
   await Promise.all(Array.from({ length: clients }, (_, client) => contend(client)))
+  const judged = await judge()
+  const id = path.split('/').at(-1)!
+  return { id, path, bytes, ...judged, displacements, cuts, unavailable, lostCreations }
 
-  return { id: path.split('/').at(-1)!, path, bytes, ...(await judge()), displacements, cuts }
+  async function create(): Promise<string> {
+    for (const random = chance(`fight ${name}`); ; await sleep(100)) {
+      if (performance.now() > deadline) throw new Error(`the fight ${name} had no beginning`)
+      const headers = { 'Upload-Length': bytes }
+      const created = await send('POST', `${random.pick(urls)}/files/`, { headers })
+      if (created.is === 'cut') lostCreations++
+      else if (created.status === 503) unavailable++
+      else {
+        expect(created).toMatchObject({ status: 201 })
+        return new URL(created.location!).pathname
+      }
+    }
+  }
 
   async function contend(client: number): Promise<void> {
     const random = chance(`fighter ${name} ${client}`)
@@ -74,8 +93,9 @@ export async function fight({ urls, name, clients, bytes, deadlineMs }: FightOpt
         bytesPerSecond: 512 * KiB,
       })
       if (patch.is === 'cut') continue
-      expect([204, 409, 423], `PATCH: ${patch.body}`).toContain(patch.status)
-      if (patch.status === 409 || patch.offset === undefined) continue
+      expect([204, 409, 423, 503], `PATCH: ${patch.body}`).toContain(patch.status)
+      if (patch.status === 503) unavailable++
+      if (patch.status === 409 || patch.status === 503 || patch.offset === undefined) continue
       if (patch.status === 423) displacements++
       expect(patch.offset).toBeGreaterThanOrEqual(start)
       expect(patch.offset).toBeLessThanOrEqual(end)
@@ -88,10 +108,17 @@ export async function fight({ urls, name, clients, bytes, deadlineMs }: FightOpt
       yield contentOf(`${name} ${client}`, at, Math.min(end, at + pieceBytes))
   }
 
+  async function download(): Promise<Buffer> {
+    for (const random = chance(`judge ${name}`); ; await sleep(100)) {
+      if (performance.now() > deadline) throw new Error(`what was fought for, ${path}, could not be had`)
+      const stored = await fetch(`${random.pick(urls)}${path}`).catch(() => undefined)
+      const content = await stored?.arrayBuffer().catch(() => undefined)
+      if (stored?.status === 200 && content !== undefined) return Buffer.from(content)
+    }
+  }
+
   async function judge(): Promise<Pick<Fought, 'content' | 'gaps'>> {
-    const stored = await fetch(`${urls[0]}${path}`)
-    expect(stored.status).toBe(200)
-    const content = Buffer.from(await stored.arrayBuffer())
+    const content = await download()
     expect(content.length).toBe(bytes)
     const gaps: Fought['gaps'] = []
     let reached = 0

@@ -24,7 +24,6 @@ it('50 uploads go on while both servers are restarted, twice', async () => {
   })
 
   await expectAllWell(fleet, [...ledgers, ...(await tusClients)])
-  expect(ledgers.flatMap(({ ledger }) => ledger.filter(({ status }) => (status ?? 0) >= 500))).toEqual([])
 }, 90_000)
 
 /** Through a balancer, which is what real clients have instead of a list of servers. */

@@ -6,7 +6,7 @@ import { PassThrough, Readable } from 'node:stream'
 import { onTestFinished } from 'vitest'
 import { type EngineParts, UploadEngine, type UploadRequest } from '../../server/uploads/engine.ts'
 import type { EngineEvent } from '../../server/uploads/hold.ts'
-import type { UploadRecord } from '../../stores/contracts.ts'
+import type { UploadEvent, UploadRecord } from '../../stores/contracts.ts'
 import { FileBytes } from '../../stores/file/file-bytes.ts'
 import { LmdbRecords } from '../../stores/local/lmdb-records.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
@@ -33,6 +33,7 @@ export async function startEngine(
       ...settings,
     },
     ownRequest: () => request(),
+    audiences: [{ name: 'test', isImmediate: true, hears: () => true, tell: tellRequest }],
     ...parts,
   })
   await engine.start()
@@ -40,12 +41,16 @@ export async function startEngine(
   return { engine, events }
 }
 
+async function tellRequest({ kind, record }: UploadEvent, to: UploadRequest | undefined): Promise<void> {
+  if (kind !== 'terminated') (to as TestRequest | undefined)?.told[kind].push(record)
+}
+
 export interface TestRequest extends UploadRequest {
-  /** Uploads that the engine said it created and finished, for this request. */
+  /** Uploads that the engine told it created and, behind the answer, finished, for this request. */
   readonly told: {
     readonly created: UploadRecord[]
     readonly beforeFinish: UploadRecord[]
-    readonly finishedLate: UploadRecord[]
+    readonly finished: UploadRecord[]
   }
 }
 
@@ -57,7 +62,7 @@ export function request(
   const told = {
     created: [] as UploadRecord[],
     beforeFinish: [] as UploadRecord[],
-    finishedLate: [] as UploadRecord[],
+    finished: [] as UploadRecord[],
   }
   return {
     told,
@@ -69,9 +74,7 @@ export function request(
     beforeCreate: async (head) => head.metadata,
     maxBytes: async () => Number.POSITIVE_INFINITY,
     beforeFinish: async (record) => void told.beforeFinish.push(record),
-    created: (record) => void told.created.push(record),
     received: () => undefined,
-    finishedLate: (record) => void told.finishedLate.push(record),
     ...changes,
   }
 }

@@ -80,7 +80,7 @@ describe.each([
     const stalled = append(a, id, 0, openBody('1234'))
     await isReceiving(a, id, 4)
 
-    expect(await b.terminate(id, request())).toEqual({ is: 'terminated' })
+    expect(await b.terminate(id, request())).toMatchObject({ is: 'terminated' })
     expect(await stalled).toMatchObject({ is: 'refused', refusal: { code: 'displaced' } })
     expect(await refusalOf(a.offset(id, request()))).toBe('not-found')
     expect(await refusalOf(append(b, id, 4, 'x'))).toBe('not-found')

@@ -1,0 +1,365 @@
+/**
+ * Tells who wants to know what happened to uploads: each at least once, in order for one upload, under an id that stays
+ * the same. The event is noted before it becomes true, and the note goes when everybody was told; what a server leaves
+ * untold, because it died or because nobody listened, any other server tells.
+ */
+import { createHash } from 'node:crypto'
+import {
+  type Appender,
+  type ByteStore,
+  type EventKind,
+  type Lock,
+  LockError,
+  type Locker,
+  type Note,
+  type Outbox,
+  type UploadEvent,
+  type UploadHead,
+  type UploadRecord,
+} from '../../stores/contracts.ts'
+import type { UploadRequest } from './engine.ts'
+import { isPart } from './kin.ts'
+import { newRecord } from './rules.ts'
+import { Slots } from './slots.ts'
+
+/** Somebody who wants to know. The name stands in notes, and means the same on all servers. */
+export interface Audience {
+  readonly name: string
+  /** Told the moment it is true, and never failing; the others are told in order, behind everybody's back. */
+  readonly isImmediate?: boolean
+  hears(kind: EventKind): boolean
+  /**
+   * Fails when it could not be told; then it is told again later, perhaps by another server. `request` is the one that
+   * made it true, while it is still there. `signal` aborts when this server can wait no longer.
+   */
+  tell(event: UploadEvent, request: UploadRequest | undefined, signal: AbortSignal): Promise<void>
+}
+
+export interface TellerOptions {
+  readonly bytes: ByteStore
+  readonly locker: Locker
+  readonly audiences: readonly Audience[]
+  readonly draining: AbortSignal
+  readonly report: (event: TellerEvent) => void
+  /** Milliseconds since the epoch. */
+  readonly now?: () => number
+}
+
+export type TellerEvent =
+  | {
+      readonly is: 'telling-failed'
+      readonly id: string
+      readonly eventId: string
+      readonly audience: string
+      readonly failures: number
+      readonly error: unknown
+    }
+  | { readonly is: 'outbox-failed'; readonly error: unknown }
+
+/** The order in which the events of one upload are told. */
+const kinds: readonly EventKind[] = ['created', 'finished', 'terminated']
+const roundEveryMs = 5_000
+/** So long other servers leave an event to the one that made it true. */
+const ownForMs = 30_000
+const lookAgainMs = 60_000
+const longestBackoffMs = 3_600_000
+/** So long a server that is being stopped waits for those who are being told. */
+const graceMs = 3_000
+/** Uploads whose events are told at a time. */
+const atOnce = 16
+
+/** How long to wait after so many failures. */
+export function backoffMs(failures: number): number {
+  if (failures === 0) return 0
+  return Math.min(roundEveryMs * 2 ** (failures - 1), longestBackoffMs)
+}
+
+export class Teller {
+  readonly #options: TellerOptions
+  readonly #outbox: Outbox | undefined
+  readonly #now: () => number
+  readonly #slots = new Slots(atOnce)
+  /** Of each upload: what is being told now. */
+  readonly #telling = new Map<string, Promise<void>>()
+  /** When a note is worth another look. */
+  readonly #lookAt = new Map<string, number>()
+  readonly #givingUp = new AbortController()
+  #timer: NodeJS.Timeout | undefined
+  #round: Promise<void> | undefined
+
+  constructor(options: TellerOptions) {
+    this.#options = options
+    this.#outbox = options.bytes.outbox
+    this.#now = options.now ?? Date.now
+  }
+
+  /** Tells what earlier processes left, and goes on looking for such things. */
+  start(): void {
+    if (this.#outbox === undefined) return
+    this.#timer ??= setInterval(() => void this.tellWaiting(), roundEveryMs).unref()
+    void this.tellWaiting()
+  }
+
+  /** Returns when nothing is being told any more. What was not told in a few seconds, others tell. */
+  async close(): Promise<void> {
+    clearInterval(this.#timer)
+    this.#timer = undefined
+    const grace = setTimeout(() => this.#givingUp.abort(), graceMs)
+    await this.#round
+    while (this.#telling.size > 0) await Promise.all(this.#telling.values())
+    clearTimeout(grace)
+  }
+
+  /** Creates an upload, which is noted before. */
+  async creating(head: UploadHead, length: number | undefined, bytes: ByteStore): Promise<Appender> {
+    const record = newRecord(head, length)
+    await this.note('created', record)
+    try {
+      return await bytes.create(head, length)
+    } catch (error) {
+      if (this.#hearing('created', record).length > 0)
+        await this.#outbox?.remove(eventIdOf('created', record)).catch(() => undefined)
+      throw error
+    }
+  }
+
+  /** To be called before the thing becomes true, under the lock of the upload. */
+  async note(kind: EventKind, record: UploadRecord): Promise<void> {
+    const hearing = this.#hearing(kind, record)
+    if (hearing.length === 0 || this.#outbox === undefined) return
+    const now = this.#now()
+    await this.#outbox.put({
+      event: eventOf(kind, record, now),
+      waiting: hearing.map(({ name }) => name),
+      teller: this.#outbox.teller,
+      notBefore: now + ownForMs,
+      failures: 0,
+      isTrue: false,
+    })
+  }
+
+  /** To be called when the thing is true, by the process that noted it. Returns at once. */
+  tell(kind: EventKind, record: UploadRecord, request: UploadRequest): void {
+    const hearing = this.#hearing(kind, record)
+    if (hearing.length === 0) return
+    const event = eventOf(kind, record, this.#now())
+    const waiting: string[] = []
+    for (const audience of hearing) {
+      if (audience.isImmediate) void this.#tellOne(audience, event, 1, request)
+      else waiting.push(audience.name)
+    }
+    this.#inTurn(record.head.id, async () => {
+      // What was to be told before this, and could not be, is told before this.
+      if (waiting.length > 0 && (await this.#isBehindAnother(event))) await this.#keep(event, waiting, 0)
+      else await this.#tellAll(event, waiting, 0, request)
+    })
+  }
+
+  /** To be called before an upload is removed, under its lock: what is true of it can not be seen afterwards. */
+  async beforeRemoval(record: UploadRecord): Promise<void> {
+    if (this.#outbox === undefined) return
+    const { state } = record.mark
+    for (const kind of ['created', ...(state === 'finished' ? (['finished'] as const) : [])] as const) {
+      if (this.#hearing(kind, record).length === 0) continue
+      const note = await this.#outbox.get(eventIdOf(kind, record))
+      if (note && !note.isTrue) await this.#outbox.put({ ...note, isTrue: true })
+    }
+  }
+
+  /** One round: tells whatever waits and is due. */
+  tellWaiting(): Promise<void> {
+    this.#round ??= this.#tellWaiting()
+      .catch((error: unknown) => this.#options.report({ is: 'outbox-failed', error }))
+      .finally(() => {
+        this.#round = undefined
+      })
+    return this.#round
+  }
+
+  async #tellWaiting(): Promise<void> {
+    if (!this.#options.audiences.some((audience) => kinds.some((kind) => audience.hears(kind)))) return
+    const due = new Map<string, UploadRecord>()
+    const ids = await this.#outbox!.list()
+    const listed = new Set(ids)
+    for (const id of this.#lookAt.keys()) if (!listed.has(id)) this.#lookAt.delete(id)
+    for (const id of ids) {
+      if (this.#options.draining.aborted) return
+      if ((this.#lookAt.get(id) ?? 0) > this.#now()) continue
+      const note = await this.#outbox!.get(id)
+      if (note === undefined) await this.#outbox!.remove(id)
+      else if (this.#isDue(note)) due.set(eventIdOf('created', note.event.record), note.event.record)
+      else this.#lookAt.set(id, Math.min(note.notBefore, this.#now() + lookAgainMs))
+    }
+    await Promise.all([...due.values()].map((record) => this.#tellOneUpload(record)))
+  }
+
+  /** A note is its teller's for a while, or until that process is gone. */
+  #isDue({ notBefore, teller, failures }: Note): boolean {
+    return this.#now() >= notBefore || (failures === 0 && this.#outbox!.isGone(teller))
+  }
+
+  async #tellOneUpload(record: UploadRecord): Promise<void> {
+    const { locker, draining, report } = this.#options
+    await this.#slots
+      .use(draining, async () => {
+        // Hidden names are no ids: this can not be the lock of an upload.
+        const lock = await asLockOrNothing(
+          locker.acquire(`${record.head.id}/.events`, { timeoutMs: 0, signal: draining }),
+        )
+        if (lock === undefined) return
+        try {
+          await new Promise<void>((resolve, reject) => {
+            this.#inTurn(record.head.id, () => this.#tellInOrder(record).then(resolve, reject))
+          })
+        } finally {
+          await lock.release()
+        }
+      })
+      .catch((error: unknown) => {
+        if (!draining.aborted) report({ is: 'outbox-failed', error })
+      })
+  }
+
+  /** Everything that waits of one upload, up to the first that can not be told now. */
+  async #tellInOrder(record: UploadRecord): Promise<void> {
+    for (const kind of kinds) {
+      const note = await this.#outbox!.get(eventIdOf(kind, record))
+      if (note === undefined) continue
+      const { event, waiting, failures } = note
+      const truth = this.#isDue(note) ? await this.#truthOf(note) : 'open'
+      if (truth === 'never') await this.#outbox!.remove(event.id)
+      else if (truth === 'open') {
+        this.#lookAt.set(event.id, Math.max(note.notBefore, this.#now() + lookAgainMs))
+        return
+      } else if (!(await this.#tellAll(event, waiting, failures, undefined))) return
+    }
+  }
+
+  /** `open`: not yet, but it may become true. */
+  async #truthOf({ event, isTrue }: Note): Promise<'true' | 'open' | 'never'> {
+    if (isTrue) return 'true'
+    const { head } = event.record
+    const seen = await this.#options.bytes.look(head.id)
+    const isThere = seen !== undefined && seen.head.createdAt === head.createdAt
+    const state = isThere ? seen.mark.state : 'terminated'
+    switch (event.kind) {
+      case 'created':
+        if (state !== 'terminated') return 'true'
+        return (await this.#outbox!.get(eventIdOf('terminated', event.record))) ? 'true' : 'never'
+      case 'finished':
+        if (state === 'open') return 'open'
+        return state === 'finished' ? 'true' : 'never'
+      case 'terminated':
+        return state === 'terminated' ? 'true' : 'open'
+    }
+  }
+
+  async #isBehindAnother(event: UploadEvent): Promise<boolean> {
+    const earlier = kinds.slice(0, kinds.indexOf(event.kind))
+    for (const kind of earlier) {
+      if (this.#hearing(kind, event.record).length === 0) continue
+      if (await this.#outbox?.get(eventIdOf(kind, event.record))) return true
+    }
+    return false
+  }
+
+  /** Whether all who wait were told. */
+  async #tellAll(
+    event: UploadEvent,
+    waiting: readonly string[],
+    failuresBefore: number,
+    request: UploadRequest | undefined,
+  ): Promise<boolean> {
+    const failures = failuresBefore + 1
+    const left: string[] = []
+    for (const name of waiting) {
+      // Whom this server does not know, another one may.
+      const audience = this.#options.audiences.find((each) => each.name === name && each.hears(event.kind))
+      if (!audience || !(await this.#tellOne(audience, event, failures, request))) left.push(name)
+    }
+    if (left.length === 0) {
+      await this.#outbox?.remove(event.id)
+      return true
+    }
+    await this.#keep(event, left, failures)
+    return false
+  }
+
+  /** Leaves an event that is true to a later round, of this server or another. */
+  async #keep(event: UploadEvent, waiting: readonly string[], failures: number): Promise<void> {
+    if (this.#outbox === undefined) return
+    const notBefore = this.#now() + backoffMs(failures)
+    const { teller } = this.#outbox
+    await this.#outbox.put({ event, waiting, teller, notBefore, failures, isTrue: true })
+    this.#lookAt.set(event.id, notBefore)
+  }
+
+  async #tellOne(
+    audience: Audience,
+    event: UploadEvent,
+    failures: number,
+    request: UploadRequest | undefined,
+  ): Promise<boolean> {
+    const { signal } = this.#givingUp
+    if (signal.aborted) return false
+    try {
+      await orAborted(audience.tell(event, request, signal), signal)
+      return true
+    } catch (error) {
+      if (signal.aborted) return false
+      const facts = { id: event.record.head.id, eventId: event.id, audience: audience.name, failures }
+      this.#options.report({ is: 'telling-failed', ...facts, error })
+      return false
+    }
+  }
+
+  /** Who is to be told. Of parts nobody is: what was uploaded is their final. */
+  #hearing(kind: EventKind, { head }: UploadRecord): Audience[] {
+    const { audiences } = this.#options
+    if (kind === 'finished' && isPart(head)) return []
+    return audiences.filter((audience) => audience.hears(kind))
+  }
+
+  /** One thing after the other for one upload. */
+  #inTurn(id: string, work: () => Promise<void>): void {
+    const before = this.#telling.get(id)
+    const running: Promise<void> = (before ? before.then(work) : work())
+      .catch((error: unknown) => this.#options.report({ is: 'outbox-failed', error }))
+      .finally(() => {
+        if (this.#telling.get(id) === running) this.#telling.delete(id)
+      })
+    this.#telling.set(id, running)
+  }
+}
+
+/** Names an event for ever: an id may be used again, but not at the same time. */
+export function eventIdOf(kind: EventKind, { head }: UploadRecord): string {
+  return createHash('sha256').update(`${kind}\n${head.createdAt}\n${head.id}`).digest('hex').slice(0, 32)
+}
+
+function eventOf(kind: EventKind, record: UploadRecord, at: number): UploadEvent {
+  return { id: eventIdOf(kind, record), kind, at, record }
+}
+
+async function orAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
+  let onAbort = () => {}
+  const aborted = new Promise<never>((_, reject) => {
+    onAbort = () => reject(signal.reason)
+  })
+  signal.addEventListener('abort', onAbort)
+  try {
+    await Promise.race([work, aborted])
+  } finally {
+    signal.removeEventListener('abort', onAbort)
+  }
+}
+
+/** Undefined when another server is at it. */
+async function asLockOrNothing(acquiring: Promise<Lock>): Promise<Lock | undefined> {
+  try {
+    return await acquiring
+  } catch (error) {
+    if (error instanceof LockError) return undefined
+    throw error
+  }
+}
