@@ -1,7 +1,8 @@
 /** From settings to the room that receives uploads, and from what happens there to log lines. */
 import type { Logger } from 'pino'
 import proxyAddr from 'proxy-addr'
-import { StoreError } from '../stores/contracts.ts'
+import { LockError, StoreError } from '../stores/contracts.ts'
+import { RedisFailure } from '../stores/redis/redis-failure.ts'
 import type { Config } from './config.ts'
 import { openUploads, type Uploads, type UploadsEvent } from './open-uploads.ts'
 
@@ -56,12 +57,19 @@ const lines = {
 /** One line for what an operator should know. */
 function log(logger: Logger, event: UploadsEvent): void {
   if (event.is === 'request-failed') return // The request's own line shows the error.
-  if (event.is === 'record-failed' && isUnavailable(event.error)) return // Redis is away, which has been said once.
+  // Redis is away, which has been said once; a walk would say it of every upload.
+  if (event.is === 'record-failed' && isUnavailable(event.error)) return
+  if (event.is === 'sweep-failed' && isOfRedis(event.error) && isUnavailable(event.error)) return
   const { is, ...facts } = event.is === 'redis' ? event.event : event
   const [level, sentence] = lines[is]
   logger[level]('error' in facts ? { ...facts, err: facts.error } : facts, sentence)
 }
 
 function isUnavailable(error: unknown): boolean {
-  return error instanceof StoreError && error.code === 'unavailable'
+  return (error instanceof StoreError || error instanceof LockError) && error.code === 'unavailable'
+}
+
+/** A folder that is away has its own line. */
+function isOfRedis(error: unknown): boolean {
+  return error instanceof RedisFailure || (error instanceof Error && error.cause instanceof RedisFailure)
 }
