@@ -4,10 +4,11 @@
  */
 import path from 'node:path'
 import { steadyClock } from '../stores/clock.ts'
-import { LockError, type Locker, type Now, type RecordStore, StoreError } from '../stores/contracts.ts'
+import { LockError, type Locker, type Now, type RecordStore } from '../stores/contracts.ts'
 import type { Durability } from '../stores/file/file-appender.ts'
 import { FileStore } from '../stores/file/file-store.ts'
 import type { RedisEvent } from '../stores/redis/redis-connection.ts'
+import type { RedisFailure } from '../stores/redis/redis-failure.ts'
 import { type ServerEvent, TidemarkServer, type TidemarkServerOptions } from './host/tidemark-server.ts'
 import type { UploadRoom } from './host/upload-room.ts'
 import { Sweeper } from './uploads/sweeper.ts'
@@ -109,12 +110,14 @@ async function coordinateAlone(options: OpenUploadsOptions): Promise<Coordinatio
 
 async function coordinateByRedis(options: OpenUploadsOptions, url: string): Promise<Coordination> {
   const { redisKeyPrefix, leaseMs = 10_000 } = options
-  const [{ RedisClock }, { RedisConnection }, { RedisLocker }, { RedisRecords }] = await Promise.all([
-    import('../stores/redis/redis-clock.ts'),
-    import('../stores/redis/redis-connection.ts'),
-    import('../stores/redis/redis-locker.ts'),
-    import('../stores/redis/redis-records.ts'),
-  ])
+  const [{ RedisClock }, { RedisConnection }, { RedisFailure }, { RedisLocker }, { RedisRecords }] =
+    await Promise.all([
+      import('../stores/redis/redis-clock.ts'),
+      import('../stores/redis/redis-connection.ts'),
+      import('../stores/redis/redis-failure.ts'),
+      import('../stores/redis/redis-locker.ts'),
+      import('../stores/redis/redis-records.ts'),
+    ])
   const connection = new RedisConnection({
     url,
     commandTimeoutMs: Math.min(2_000, Math.floor(leaseMs / 4)),
@@ -134,7 +137,7 @@ async function coordinateByRedis(options: OpenUploadsOptions, url: string): Prom
     now: clock.now,
     report: (event) => {
       // That Redis is away is told once, and not by every request that notices.
-      if (!isForWantOfRedis(event)) options.report?.(event)
+      if (!isForWantOf(RedisFailure, event)) options.report?.(event)
       else if (event.is === 'record-failed') isRecordMissing = true
     },
     onLoss: (listener) => {
@@ -151,9 +154,11 @@ async function coordinateByRedis(options: OpenUploadsOptions, url: string): Prom
   }
 }
 
-function isForWantOfRedis(event: UploadsEvent): boolean {
+/** Only what failed because of Redis: a folder that is away has lines of its own. */
+function isForWantOf(away: typeof RedisFailure, event: UploadsEvent): boolean {
   if (event.is !== 'record-failed' && event.is !== 'sweep-failed' && event.is !== 'assembly-failed')
     return false
   const { error } = event
-  return (error instanceof StoreError || error instanceof LockError) && error.code === 'unavailable'
+  const cause = error instanceof LockError ? error.cause : error
+  return cause instanceof away && cause.code === 'unavailable'
 }
