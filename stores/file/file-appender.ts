@@ -16,8 +16,6 @@ import type { MarkFile } from './mark-file.ts'
  */
 export type Durability = 'finish' | 'checkpoint' | 'none'
 
-/** Unsynced bytes after which a running upload is synced in the background; what a power loss can cost. */
-const backgroundSyncBytes = 64 * 1024 * 1024
 const readBytes = 1024 * 1024
 
 export interface AppenderParts {
@@ -26,6 +24,8 @@ export interface AppenderParts {
   readonly durability: Durability
   /** Whether other processes write to the folder; then every commit looks for a successor. */
   readonly isShared: boolean
+  /** Unsynced bytes after which a running upload is synced in the background; what a power loss can cost. */
+  readonly backgroundSyncBytes: number
   readonly head: UploadHead
   readonly slot: Slot
   readonly mark: MarkFile
@@ -220,7 +220,8 @@ export class FileAppender implements Appender {
 
   #syncInBackground(): void {
     const { offset, syncedOffset } = this.#slot
-    if (this.#parts.durability === 'none' || this.#backgroundSync !== undefined) return
+    const { durability, backgroundSyncBytes } = this.#parts
+    if (durability === 'none' || this.#backgroundSync !== undefined) return
     if (offset - syncedOffset < backgroundSyncBytes) return
     this.#backgroundSync = this.#syncUpTo(offset)
       .catch(() => undefined) // A mark that could not move will be tried again, and then tell its writer.

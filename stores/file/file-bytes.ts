@@ -39,6 +39,8 @@ export interface FileBytesOptions {
   readonly durability?: Durability
   /** False only when no other process can ever write to the folder; saves two look-ups per mark. */
   readonly isShared?: boolean
+  /** Unsynced bytes after which a running upload is synced in the background; 64 MiB. */
+  readonly backgroundSyncBytes?: number
   readonly fileSystem?: FileSystem
 }
 
@@ -58,6 +60,7 @@ export class FileBytes implements ByteStore {
   readonly concatenation: FileConcatenation
   readonly #fileSystem: FileSystem
   readonly #isShared: boolean
+  readonly #backgroundSyncBytes: number
   readonly #writer = newWriter()
   /** Who writes to an upload here, until its last write has returned. */
   readonly #writing = new Map<string, FileAppender>()
@@ -69,6 +72,7 @@ export class FileBytes implements ByteStore {
     directory,
     durability = 'finish',
     isShared = true,
+    backgroundSyncBytes = 64 * 1024 * 1024,
     fileSystem = nodeFileSystem,
   }: FileBytesOptions) {
     this.layout = new FileLayout(directory)
@@ -77,6 +81,7 @@ export class FileBytes implements ByteStore {
     this.#claims = new Claims(fileSystem, this.layout)
     this.#durability = durability
     this.#isShared = isShared
+    this.#backgroundSyncBytes = backgroundSyncBytes
   }
 
   /** Makes the folder when it is missing. Fails with `io` when it cannot be used. */
@@ -339,6 +344,7 @@ export class FileBytes implements ByteStore {
       layout: this.layout,
       durability: this.#durability,
       isShared: this.#isShared,
+      backgroundSyncBytes: this.#backgroundSyncBytes,
       onClose: (closed) => {
         if (this.#writing.get(id) === closed) this.#writing.delete(id)
       },
