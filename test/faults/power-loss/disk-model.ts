@@ -2,7 +2,7 @@
 // sector of a file, its size, each name in a folder. After a loss each of them is anything that it was in its history,
 // and none knows of the others: writeback keeps no order, and a name says nothing about what it names.
 
-import type { Inode, Operation } from './recording-file-system.ts'
+import type { Inode, Made, Operation } from './recording-file-system.ts'
 
 const sectorBytes = 512
 
@@ -61,22 +61,22 @@ export class Disk {
 
   apply(operation: Operation, at: number): void {
     switch (operation.does) {
-      case 'make': {
-        const { node, inode, name } = operation
-        if (node.kind === 'link') this.#nodes.set(inode, node)
-        else if (node.kind === 'folder') this.#nodes.set(inode, { kind: 'folder', names: new Map() })
-        else this.#nodes.set(inode, { kind: 'file', size: new History('size', 0), sectors: new Map() })
-        return this.#name(operation.in, name, inode, at)
-      }
+      case 'make':
+        this.#nodes.set(operation.inode, newNode(operation.node))
+        this.#name(operation.in, operation.name, operation.inode, at)
+        break
       case 'remove':
-        return this.#name(operation.in, operation.name, undefined, at)
+        this.#name(operation.in, operation.name, undefined, at)
+        break
       case 'write':
-        return this.#write(this.#file(operation.inode), operation.position, operation.bytes, at)
+        this.#write(this.#file(operation.inode), operation.position, operation.bytes, at)
+        break
       case 'truncate':
-        return this.#truncate(this.#file(operation.inode), operation.size, at)
+        this.#truncate(this.#file(operation.inode), operation.size, at)
+        break
       case 'sync':
         for (const history of this.#historiesOf(operation.inode)) history.sync(operation.began)
-        return
+        break
       case 'fail to sync':
         for (const history of this.#historiesOf(operation.inode)) history.failToSync()
     }
@@ -155,4 +155,10 @@ export class Disk {
     if (node?.kind === 'file') return [node.size, ...node.sectors.values()] as History<unknown>[]
     return []
   }
+}
+
+function newNode(made: Made): Node {
+  if (made.kind === 'link') return made
+  if (made.kind === 'folder') return { kind: 'folder', names: new Map() }
+  return { kind: 'file', size: new History('size', 0), sectors: new Map() }
 }

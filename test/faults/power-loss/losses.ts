@@ -11,34 +11,42 @@ import type { Recorded } from './recording-file-system.ts'
 export interface Loss<Note> {
   readonly tree: Tree
   readonly notes: ReadonlyMap<string, Note>
+  /** Whether the same was not on the disk before, under other promises. */
+  readonly isNew: boolean
   /** For whoever looks at a failure. */
   readonly what: string
 }
 
-/** Different states only: many moments leave the same on the disk, under the same promises. */
+/**
+ * Different states only: many moments leave the same on the disk, under the same promises. Of the operations that are
+ * not certain, the `recent` last are tried one by one at every moment, and `random` mixtures of all.
+ */
 export function* lossesOf<Note>(
   trace: readonly Recorded<Note>[],
-  { seed, random }: { seed: number; random: number },
+  { seed, recent, random }: { seed: number; recent: number; random: number },
 ): Generator<Loss<Note>> {
   const disk = new Disk()
   const seen = new Set<string>()
   const lot = lots(seed)
   for (const [at, { operation, notes }] of trace.entries()) {
     if (operation) disk.apply(operation, at)
-    for (const { choice, how } of choices(disk.uncertain(), random, lot)) {
+    // Each loss from long ago was tried before; it is tried again when there is a new promise.
+    const since = operation ? at - recent : 0
+    for (const { choice, how } of choices(disk.uncertain(), { since, random, lot })) {
       const tree = disk.tree(choice)
-      const key = digestOf(tree, notes)
+      const content = digestOf(tree)
+      const key = content + JSON.stringify([...notes])
       if (seen.has(key)) continue
-      seen.add(key)
-      yield { tree, notes, what: `after step ${at} (${operation?.does ?? 'a promise'}), ${how}` }
+      const isNew = !seen.has(content)
+      seen.add(content).add(key)
+      yield { tree, notes, isNew, what: `after step ${at} (${operation?.does ?? 'a promise'}), ${how}` }
     }
   }
 }
 
 function* choices(
   histories: readonly History<unknown>[],
-  random: number,
-  lot: () => number,
+  { since, random, lot }: { since: number; random: number; lot: () => number },
 ): Generator<{ choice: Choice; how: string }> {
   const lost: Choice = () => 0
   const kept: Choice = ({ values }) => values.length - 1
@@ -54,6 +62,8 @@ function* choices(
   // One operation changes many things: its sectors and the size.
   const operations = new Set(histories.flatMap(({ values }) => values.slice(1).map(({ at }) => at)))
   for (const one of operations) {
+    if (one < since) continue
+
     const change = ({ values }: History<unknown>) => values.findIndex(({ at }) => at === one)
     const without: Choice = (history) => (change(history) > 0 ? change(history) - 1 : kept(history))
     yield { choice: without, how: `all but operation ${one}` }
@@ -63,6 +73,7 @@ function* choices(
     yield { choice: named, how: `names and operation ${one}` }
   }
   for (const one of histories) {
+    if (one.values.at(-1)!.at < since) continue
     yield { choice: only((history) => history !== one), how: `one ${one.of} lost` }
     yield {
       choice: only((history) => history === one || history.of === 'name'),
@@ -83,8 +94,8 @@ function* choices(
   }
 }
 
-function digestOf(tree: Tree, notes: ReadonlyMap<string, unknown>): string {
-  const hash = createHash('sha1').update(JSON.stringify([...notes]))
+function digestOf(tree: Tree): string {
+  const hash = createHash('sha1')
   for (const [file, content] of tree) hash.update(`\0${file}\0${content.length}\0`).update(content)
   return hash.digest('hex')
 }

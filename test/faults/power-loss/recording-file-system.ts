@@ -10,7 +10,9 @@ import { errno } from '../../stores/file/support.ts'
 /** A file, folder or link, whatever its name is by now; the folder that everything is in has number 0. */
 export type Inode = number
 
-type Made = { readonly kind: 'file' | 'folder' } | { readonly kind: 'link'; readonly target: string }
+export type Made = { readonly kind: 'file' | 'folder' } | { readonly kind: 'link'; readonly target: string }
+
+type Write = (bytes: Buffer, offset: number, length: number, position: number) => Promise<object>
 
 export type Operation =
   | { does: 'make'; node: Made; inode: Inode; in: Inode; name: string }
@@ -131,7 +133,7 @@ export class Recording<Note> {
       sync: sync('sync'),
       datasync: sync('datasync'),
       write: async (buffer: Buffer, offset: number, length: number, position: number) => {
-        const result = await real.write.apply(handle, [buffer, offset, length, position])
+        const result = await (real.write as Write).call(handle, buffer, offset, length, position)
         this.#record({
           does: 'write',
           inode,

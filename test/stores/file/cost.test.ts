@@ -18,7 +18,7 @@ it.each<[string, Partial<FileBytesOptions>, Record<string, number>]>([
     { ...none, isShared: false },
     { create: 3, commit: 1, close: 2, look: 4, open: 6, finish: 2, remove: 10 },
   ],
-  ['shared', {}, { create: 3, commit: 3, close: 2, look: 4, open: 6, finish: 9, remove: 11 }],
+  ['shared', {}, { create: 3, commit: 3, close: 2, look: 4, open: 6, finish: 10, remove: 11 }],
 ])('the file operations of an upload: %s', async (_, options, expected) => {
   const fileSystem = faulty(() => undefined)
   const store = new FileBytes({ directory: await temporaryFolder(), fileSystem, ...options })
