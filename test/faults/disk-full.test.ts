@@ -199,11 +199,7 @@ async function append(url: string, offset: number, body: Buffer) {
   const headers = { ...asBytes, 'Upload-Offset': String(offset) }
   const response = await fetch(url, { method: 'PATCH', headers, body })
 
-  return {
-    status: response.status,
-    text: await response.text(),
-    offset: told === null ? undefined : Number(told),
-  }
+  return { status: response.status, text: await response.text() }
 }
 
 async function offsetOf(url: string): Promise<number> {
