@@ -1,7 +1,6 @@
 /** From settings to the room that receives uploads, and from what happens there to log lines. */
 import type { Logger } from 'pino'
 import proxyAddr from 'proxy-addr'
-import { StoreError } from '../stores/contracts.ts'
 import type { Config } from './config.ts'
 import { openUploads, type Uploads, type UploadsEvent } from './open-uploads.ts'
 
@@ -56,12 +55,7 @@ const lines = {
 /** One line for what an operator should know. */
 function log(logger: Logger, event: UploadsEvent): void {
   if (event.is === 'request-failed') return // The request's own line shows the error.
-  if (event.is === 'record-failed' && isUnavailable(event.error)) return // Redis is away, which has been said once.
   const { is, ...facts } = event.is === 'redis' ? event.event : event
   const [level, sentence] = lines[is]
   logger[level]('error' in facts ? { ...facts, err: facts.error } : facts, sentence)
-}
-
-function isUnavailable(error: unknown): boolean {
-  return error instanceof StoreError && error.code === 'unavailable'
 }

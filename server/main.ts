@@ -11,14 +11,7 @@ import { fileURLToPath } from 'node:url'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import type { Logger } from 'pino'
 import { asksFor, type Config, loadConfig, SettingError } from './config.ts'
-import {
-  checkFolder,
-  checkRedis,
-  listenError,
-  removeStaleSocket,
-  StartError,
-  storeError,
-} from './host/start-checks.ts'
+import { checkFolder, listenError, removeStaleSocket, StartError, storeError } from './host/start-checks.ts'
 import { withoutSecrets } from './setting-kinds.ts'
 
 try {
@@ -41,11 +34,7 @@ async function main(argv: readonly string[]): Promise<void> {
       import('./app.ts'),
       import('close-with-grace'),
     ])
-  // Not beside the imports: they keep the process so busy that a Redis which answered in time would seem not to.
-  await Promise.all([
-    checkFolder(config),
-    config.redisUrl === undefined ? undefined : checkRedis(config.redisUrl),
-  ])
+  await checkFolder(config)
   const logger = await makeLogger(config, process.stdout.isTTY)
   const uploads = await assemble(config, logger).catch((cause: unknown) => {
     throw storeError(config, cause)

@@ -3,16 +3,18 @@
  * folder is its own) or in a Redis that several servers share, the tus server over them, and the sweeper behind them.
  */
 import path from 'node:path'
-import type { Locker, RecordStore } from '../stores/contracts.ts'
+import { steadyClock } from '../stores/clock.ts'
+import { LockError, type Locker, type Now, type RecordStore } from '../stores/contracts.ts'
 import type { Durability } from '../stores/file/file-appender.ts'
 import { FileStore } from '../stores/file/file-store.ts'
 import type { RedisEvent } from '../stores/redis/redis-connection.ts'
+import type { RedisFailure } from '../stores/redis/redis-failure.ts'
 import { type ServerEvent, TidemarkServer, type TidemarkServerOptions } from './host/tidemark-server.ts'
 import type { UploadRoom } from './host/upload-room.ts'
 import { Sweeper } from './uploads/sweeper.ts'
 
 export interface OpenUploadsOptions
-  extends Omit<TidemarkServerOptions, 'datastore' | 'locker' | 'records' | 'report'> {
+  extends Omit<TidemarkServerOptions, 'datastore' | 'locker' | 'records' | 'report' | 'now'> {
   /** The folder for the bytes and their marks. */
   readonly directory: string
   readonly durability?: Durability
@@ -39,23 +41,25 @@ interface Coordination {
   readonly locker: Locker
   readonly records: RecordStore
   readonly isShared: boolean
-  /** Calls back when the records may have been lost. */
+  readonly now: Now
+  readonly report: (event: UploadsEvent) => void
+  /** Calls back when the records may have been lost, or one could not be put. */
   onLoss(listener: () => void): void
   close(): Promise<void>
 }
 
 export async function openUploads(options: OpenUploadsOptions): Promise<Uploads> {
-  const report = (event: UploadsEvent) => options.report?.(event)
   const coordination = await (options.redisUrl === undefined
     ? coordinateAlone(options)
-    : coordinateByRedis(options, options.redisUrl, report))
-  const { locker, records, isShared } = coordination
+    : coordinateByRedis(options, options.redisUrl))
+  const { locker, records, isShared, now, report } = coordination
   const { directory, durability = 'finish', sweepEveryMs = 60_000, ...rest } = options
   const server = new TidemarkServer({
     ...rest,
-    datastore: new FileStore({ directory, durability, isShared }),
+    datastore: new FileStore({ directory, durability, isShared, now }),
     locker,
     records,
+    now,
     report,
   })
   const sweeper = new Sweeper({ engine: server.engine, everyMs: sweepEveryMs })
@@ -65,7 +69,7 @@ export async function openUploads(options: OpenUploadsOptions): Promise<Uploads>
     await coordination.close()
     throw error
   }
-  coordination.onLoss(() => sweeper.walkSoon())
+  coordination.onLoss(() => sweeper.sweepSoon())
   sweeper.start()
   return {
     server,
@@ -83,7 +87,8 @@ export async function openUploads(options: OpenUploadsOptions): Promise<Uploads>
   }
 }
 
-async function coordinateAlone({ directory, describe = '' }: OpenUploadsOptions): Promise<Coordination> {
+async function coordinateAlone(options: OpenUploadsOptions): Promise<Coordination> {
+  const { directory, describe = '' } = options
   // Loaded here, because who has a Redis needs none of it.
   const [{ FolderOwner }, { LmdbRecords }, { LocalLocker }] = await Promise.all([
     import('../stores/local/folder-owner.ts'),
@@ -96,37 +101,64 @@ async function coordinateAlone({ directory, describe = '' }: OpenUploadsOptions)
     locker: new LocalLocker(),
     records: new LmdbRecords({ directory: own }),
     isShared: false,
+    now: steadyClock(),
+    report: (event) => options.report?.(event),
     onLoss: () => undefined,
     close: () => owner.release(),
   }
 }
 
-async function coordinateByRedis(
-  { redisKeyPrefix, leaseMs = 10_000 }: OpenUploadsOptions,
-  url: string,
-  report: (event: UploadsEvent) => void,
-): Promise<Coordination> {
-  const [{ RedisConnection }, { RedisLocker }, { RedisRecords }] = await Promise.all([
-    import('../stores/redis/redis-connection.ts'),
-    import('../stores/redis/redis-locker.ts'),
-    import('../stores/redis/redis-records.ts'),
-  ])
+async function coordinateByRedis(options: OpenUploadsOptions, url: string): Promise<Coordination> {
+  const { redisKeyPrefix, leaseMs = 10_000 } = options
+  const [{ RedisClock }, { RedisConnection }, { RedisFailure }, { RedisLocker }, { RedisRecords }] =
+    await Promise.all([
+      import('../stores/redis/redis-clock.ts'),
+      import('../stores/redis/redis-connection.ts'),
+      import('../stores/redis/redis-failure.ts'),
+      import('../stores/redis/redis-locker.ts'),
+      import('../stores/redis/redis-records.ts'),
+    ])
   const connection = new RedisConnection({
     url,
     commandTimeoutMs: Math.min(2_000, Math.floor(leaseMs / 4)),
     ...(redisKeyPrefix !== undefined && { keyPrefix: redisKeyPrefix }),
-    report: (event) => report({ is: 'redis', event }),
+    report: (event) => options.report?.({ is: 'redis', event }),
   })
+  let isRecordMissing = false
   await connection.connect()
+  const clock = await RedisClock.start({ connection }).catch(async (error: unknown) => {
+    await connection.close()
+    throw error
+  })
   return {
     locker: new RedisLocker({ connection, leaseMs }),
     records: new RedisRecords({ connection }),
     isShared: true,
+    now: clock.now,
+    report: (event) => {
+      // That Redis is away is told once, and not by every request that notices.
+      if (!isForWantOf(RedisFailure, event)) options.report?.(event)
+      else if (event.is === 'record-failed') isRecordMissing = true
+    },
     onLoss: (listener) => {
       connection.onChange((event) => {
-        if (event.is === 'replaced') listener()
+        if (event.is !== 'replaced' && !(event.is === 'available' && isRecordMissing)) return
+        isRecordMissing = false
+        listener()
       })
     },
-    close: () => connection.close(),
+    close: () => {
+      clock.close()
+      return connection.close()
+    },
   }
+}
+
+/** Only what failed because of Redis: a folder that is away has lines of its own. */
+function isForWantOf(away: typeof RedisFailure, event: UploadsEvent): boolean {
+  if (event.is !== 'record-failed' && event.is !== 'sweep-failed' && event.is !== 'assembly-failed')
+    return false
+  const { error } = event
+  const cause = error instanceof LockError ? error.cause : error
+  return cause instanceof away && cause.code === 'unavailable'
 }

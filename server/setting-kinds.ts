@@ -5,6 +5,7 @@
  * "--port" + "must be a whole number from 0 to 65535". Units are part of the text, so nobody has to guess them.
  */
 import proxyAddr from 'proxy-addr'
+import { parseRedisUrl, RedisUrlError } from '../stores/redis/redis-url.ts'
 
 export interface Kind<T> {
   /** How the value is shown in help: `<duration>`, or the words that are allowed. */
@@ -211,24 +212,25 @@ function wholeOrigin(pattern: string): RegExp {
   }
 }
 
-/** `redis://` or `rediss://` (TLS), with user and password where they are needed. Empty: no Redis. */
+/** One server, the primary that Sentinel names, or a Cluster: see stores/redis/redis-url.ts. Empty: no Redis. */
 export const redisUrl: Kind<string | undefined> = {
   takes: '<url>',
   secret: true,
   parse(value) {
     if (value === '') return undefined
-    const url = URL.canParse(value) ? new URL(value) : undefined
-    if (!url || !/^rediss?:$/.test(url.protocol) || url.hostname === '') {
-      throw new BadValue('must be a URL such as redis://localhost:6379/0, or rediss://... for TLS')
+    try {
+      parseRedisUrl(value)
+    } catch (error) {
+      if (error instanceof RedisUrlError) throw new BadValue(error.predicate)
+      throw error
     }
     return value
   },
 }
 
-/** A URL as it may be shown: where it leads, without user, password and options. */
+/** A URL of Redis as it may be shown: where it leads, without user, password and options. */
 export function withoutSecrets(url: string): string {
-  const { protocol, host, pathname } = new URL(url)
-  return `${protocol}//${host}${pathname === '/' ? '' : pathname}`
+  return parseRedisUrl(url).shown
 }
 
 function splitList(value: string): string[] {

@@ -153,7 +153,8 @@ export const settings = {
     kind: duration({ min: 1000 }),
     default: '1m',
     sentence:
-      'How often expired uploads are looked for. Remains of cut-off work are looked for at the start and once a day.',
+      'How often expired uploads are looked for, by one server at a time. Remains of cut-off work are looked for at the ' +
+      'start and once a day.',
   }),
 
   networkTimeoutMs: define({
@@ -193,7 +194,9 @@ export const settings = {
     kind: redisUrl,
     default: '',
     defaultSays: 'none: one server, nothing beside the folder',
-    sentence: 'Share locks and records with other servers through this Redis; rediss:// for TLS.',
+    sentence:
+      'Share locks and records with other servers through this Redis: redis://user:password@host:6379/0, ' +
+      'redis+sentinel://host1:26379,host2:26379/name or redis+cluster://host1:6379,host2:6379; rediss for TLS.',
   }),
   redisKeyPrefix: define({
     group: servers,

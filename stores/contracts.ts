@@ -7,6 +7,9 @@
  */
 import type { Readable } from 'node:stream'
 
+/** What time it is for all that expires: whole milliseconds since the epoch. One clock for engine and stores. */
+export type Now = () => number
+
 /** What is fixed when an upload is created, and never changes afterwards. */
 export interface UploadHead {
   readonly id: string
@@ -90,6 +93,8 @@ export type StoreErrorCode = 'exists' | 'bad-id' | 'full' | 'unavailable' | 'sup
  * - Once `remove` has begun, `look` never again shows the upload as open or finished.
  */
 export interface ByteStore {
+  /** Set where an offset may look smaller while somebody writes: who asks for it then looks under the lock. */
+  readonly wavers?: true
   /** Extension names of the tus standard that this store can serve. */
   readonly extensions: readonly string[]
   start(): Promise<void>
@@ -103,8 +108,11 @@ export interface ByteStore {
    * Fails with `superseded`, having written nothing, when `isHeld` says that the lock was lost meanwhile.
    */
   open(id: string, isHeld?: () => boolean): Promise<Appender | undefined>
-  /** Removes upload and bytes: the tombstone first, the mark last. Call under the lock. False when it was not there. */
-  remove(id: string): Promise<boolean>
+  /**
+   * Removes upload and bytes: the tombstone first, the mark last. Call under the lock. False when it was not there.
+   * Fails with `superseded` when `isHeld` says that the lock was lost, or when another writer took the upload over.
+   */
+  remove(id: string, isHeld?: () => boolean): Promise<boolean>
   /** The bytes [start, end) of an upload, as they were when this was called; also while it is removed meanwhile. */
   read(record: UploadRecord, start: number, end: number): Promise<Readable>
   /** Every upload that is there, in no order; for the walk that rebuilds lost indexes. */
@@ -231,6 +239,7 @@ export interface Outbox {
  * - `get` answers what the last `put` said, on every server.
  * - `put` never replaces a newer copy: the higher (generation, sequence) stays.
  * - `remove` takes the record and all its index entries; removing what is not there is no error.
+ * - `lastWalk` answers what the last `noteWalk` said, on every server, or undefined when that was lost.
  * - `expiring`, `recent` and `ids` are hints: they may name uploads that are gone, never only what is there. Check the mark.
  * - It may come back empty or older than it was; nothing here decides about an upload.
  * - When it cannot be reached every method fails with `unavailable` and nothing hangs.
@@ -248,8 +257,19 @@ export interface RecordStore {
   recent(limit: number): Promise<UploadRecord[]>
   /** Every id that has a record, in no order, perhaps twice; for the walk that finds records without an upload. */
   ids(): AsyncIterable<string>
+  /** Names what is kept here; after a walk under another name records may have been lost. */
+  readonly epoch: string
+  lastWalk(): Promise<Walk | undefined>
+  /** Notes that a walk through all uploads has ended, which made these records whole. */
+  noteWalk(walk: Walk): Promise<void>
   /** Fails with `unavailable` when the store cannot be used now. */
   check(): Promise<void>
+}
+
+/** A walk through all uploads: when it began, and the epoch of the records at that moment. */
+export interface Walk {
+  readonly at: number
+  readonly epoch: string
 }
 
 // ---------------------------------------------------------------------------------------------------------- locks
@@ -262,34 +282,47 @@ export interface RecordStore {
  * - The newest waiter wins; older ones fail with `superseded`.
  * - `fence` grows with every acquisition of one id.
  * - A released lock goes to the waiter within milliseconds; nobody polls.
+ * - `untilFree` returns once nobody holds the lock, and takes nothing. Of a held one it asks the holder to release, and
+ *   waits as `acquire` does; a waiter for a lock that is free already is not disturbed.
  * - A lock of a process that is provably dead is free at once; of one that merely vanished, after one lease.
  * - A wait ends with `timeout` after `timeoutMs`, and with `aborted` when `signal` aborts; neither leaves anything behind.
- * - When the coordinator cannot be reached `acquire` fails with `unavailable` and nothing hangs.
+ * - When the coordinator cannot be reached `acquire` and `untilFree` fail with `unavailable` and nothing hangs.
  */
 export interface Locker {
   start(): Promise<void>
   close(): Promise<void>
   acquire(id: string, options: AcquireOptions): Promise<Lock>
+  /** For questions: what was acknowledged is on disk, and nobody is about to add to it. */
+  untilFree(id: string, options: WaitOptions): Promise<void>
 }
 
-export interface AcquireOptions {
+export interface WaitOptions {
   readonly timeoutMs: number
   readonly signal?: AbortSignal
+}
+
+export interface AcquireOptions extends WaitOptions {
   /** Called at most once, when somebody else wants the upload. The holder stops soon, and releases. */
   readonly onWanted?: () => void
 }
 
 export interface Lock {
   readonly id: string
+  /** For code that writes to a store which can compare it. The stores here keep late writers out by marks and generations. */
   readonly fence: number
-  /** Whether another holder had to be asked to release first. */
-  readonly waited: boolean
+  /** Whether another holder was asked to release first, by this request or by anybody within the last second. */
+  readonly isTakeOver: boolean
   /** Whether the lease still stands, by this machine's own clocks. A lease that is lost never comes back. */
   isHeld(): boolean
   /** Aborts when the lease is lost or in danger; the holder must stop writing and end its request. */
   readonly lost: AbortSignal
   /** Gives the lock up; safe to call twice. Never throws: a lock that cannot be given back ends with its lease. */
   release(): Promise<void>
+  /**
+   * Where locker and records share a server: has the record put soon, together with those of other uploads. Never
+   * throws: the next one, or the commit, puts right what was lost. Learns of a wish for the lock, as every renewal does.
+   */
+  checkpoint?(record: UploadRecord, expiresAt?: number): void
   /** Where locker and records share a server: puts the record and gives the lock up in one round trip. Throws as `put`. */
   commitAndRelease?(record: UploadRecord, expiresAt?: number): Promise<void>
 }

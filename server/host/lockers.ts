@@ -5,7 +5,13 @@
  */
 import type { Locker as TusLocker } from '@tus/utils'
 import type { ServerRequest } from 'srvx'
-import { type AcquireOptions, type Lock, LockError, type Locker } from '../../stores/contracts.ts'
+import {
+  type AcquireOptions,
+  type Lock,
+  LockError,
+  type Locker,
+  type WaitOptions,
+} from '../../stores/contracts.ts'
 import { TusLocks } from '../../stores/tus/tus-locker.ts'
 
 export type LockerOption<L = Locker | TusLocker> =
@@ -17,12 +23,17 @@ export interface LockersOptions {
   readonly onUnlockFailed: (id: string, error: unknown) => void
 }
 
+/** What the engine uses in the place of what was given. */
+interface Known {
+  readonly locker: Locker
+  readonly started: Promise<void>
+}
+
 /** The engine's locker; it also says which one a request asked for. */
 export class Lockers implements Locker {
   readonly #option: LockerOption
   readonly #options: LockersOptions
-  /** What was given, and what the engine uses in its place. */
-  readonly #known = new Map<object, { readonly locker: Locker; readonly started: Promise<void> }>()
+  readonly #known = new Map<object, Known>()
 
   constructor(option: LockerOption, options: LockersOptions) {
     this.#option = option
@@ -52,8 +63,7 @@ export class Lockers implements Locker {
    * every locker that is in use, since any of them may guard the upload.
    */
   async acquire(id: string, options: AcquireOptions): Promise<Lock> {
-    const [first, ...more] = [...this.#known.values()]
-    if (first === undefined) throw new LockError('unavailable', 'No locker is in use.')
+    const [first, ...more] = this.#inUse()
     const locks = [await first.locker.acquire(id, options)]
     try {
       for (const { locker } of more) locks.push(await locker.acquire(id, options))
@@ -62,6 +72,16 @@ export class Lockers implements Locker {
       throw error
     }
     return locks.length === 1 ? locks[0]! : asOne(id, locks)
+  }
+
+  async untilFree(id: string, options: WaitOptions): Promise<void> {
+    for (const { locker } of this.#inUse()) await locker.untilFree(id, options)
+  }
+
+  #inUse(): [Known, ...Known[]] {
+    const [first, ...more] = this.#known.values()
+    if (first === undefined) throw new LockError('unavailable', 'No locker is in use.')
+    return [first, ...more]
   }
 
   async #use(given: Locker | TusLocker): Promise<Locker> {
@@ -86,7 +106,7 @@ function asOne(id: string, locks: readonly Lock[]): Lock {
   return {
     id,
     fence: Math.max(...locks.map(({ fence }) => fence)),
-    waited: locks.some(({ waited }) => waited),
+    isTakeOver: locks.some(({ isTakeOver }) => isTakeOver),
     lost: AbortSignal.any(locks.map(({ lost }) => lost)),
     isHeld: () => locks.every((lock) => lock.isHeld()),
     release: () => releaseAll(locks),

@@ -7,6 +7,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
 import { StoreError } from '../../stores/contracts.ts'
+import { RedisFailure } from '../../stores/redis/redis-failure.ts'
 import type { Config } from '../config.ts'
 import { withoutSecrets } from '../setting-kinds.ts'
 
@@ -17,9 +18,6 @@ export class StartError extends Error {
     this.name = 'StartError'
   }
 }
-
-/** Leaves time for all else, so that a start that fails has failed in less than two seconds. */
-const redisTimeoutMs = 1200
 
 /** Makes the folder when it is not there, and proves that a file can be made in it. */
 export async function checkFolder({ uploadDir }: Pick<Config, 'uploadDir'>): Promise<void> {
@@ -44,34 +42,6 @@ async function makeFolder(path: string): Promise<void> {
   }
 }
 
-/** Connects once, signs in and asks for a sign of life. */
-export async function checkRedis(url: string): Promise<void> {
-  const { Redis } = await import('ioredis')
-  const redis = new Redis(url, {
-    lazyConnect: true,
-    connectTimeout: redisTimeoutMs,
-    retryStrategy: () => null,
-    maxRetriesPerRequest: 0,
-  })
-  let reason: unknown
-  redis.on('error', (error) => {
-    reason ??= error
-  })
-  let timer: NodeJS.Timeout | undefined
-  const tooLate = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error('no answer in time')), redisTimeoutMs)
-  })
-  try {
-    await Promise.race([redis.connect().then(() => redis.ping()), tooLate])
-  } catch (error) {
-    const cause = reason ?? error
-    throw new StartError(`--redis-url ${withoutSecrets(url)} can not be used: ${inWords(cause)}`, { cause })
-  } finally {
-    clearTimeout(timer)
-    redis.disconnect()
-  }
-}
-
 /** A socket file that a killed server left behind would keep its successor from listening; one in use stays. */
 export async function removeStaleSocket(path: string): Promise<void> {
   const isStale = await new Promise<boolean>((resolve) => {
@@ -84,9 +54,19 @@ export async function removeStaleSocket(path: string): Promise<void> {
   if (isStale) await rm(path, { force: true })
 }
 
-/** What the stores could not be opened with, in terms of the settings: the folder is in use, or its records are damaged. */
-export function storeError({ uploadDir }: Pick<Config, 'uploadDir'>, cause: unknown): unknown {
+/**
+ * What the stores could not be opened with, in terms of the settings: Redis does not answer, the folder is in use, or
+ * its records are damaged.
+ */
+export function storeError(
+  { uploadDir, redisUrl }: Pick<Config, 'uploadDir' | 'redisUrl'>,
+  cause: unknown,
+): unknown {
   if (!(cause instanceof StoreError)) return cause
+  if (cause instanceof RedisFailure && redisUrl !== undefined) {
+    const why = inWords(cause.cause ?? cause)
+    return new StartError(`--redis-url ${withoutSecrets(redisUrl)} can not be used: ${why}`, { cause })
+  }
   return new StartError(`--upload-dir "${uploadDir}" can not be used: ${cause.message}`, { cause })
 }
 

@@ -6,7 +6,13 @@ import http, { type IncomingMessage, type ServerResponse } from 'node:http'
 import { Server, type ServerOptions } from '@tus/server'
 import type { DataStore } from '@tus/utils'
 import type { ServerRequest } from 'srvx'
-import { type ByteStore, type RecordStore, StoreError, type UploadRecord } from '../../stores/contracts.ts'
+import {
+  type ByteStore,
+  type Now,
+  type RecordStore,
+  StoreError,
+  type UploadRecord,
+} from '../../stores/contracts.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
 import { Refusal } from '../errors.ts'
 import { corsHeaders } from '../protocol/cors.ts'
@@ -15,6 +21,7 @@ import { type Abilities, type Answer, methodOf, parseTus, renderTus, type Target
 import { isForwarded, originOf, pathOf, targetOf, targetOfReference } from '../protocol/upload-url.ts'
 import { type EngineSettings, UploadEngine } from '../uploads/engine.ts'
 import type { EngineEvent } from '../uploads/hold.ts'
+import { type Progress, progressOf } from '../uploads/progress.ts'
 import { Sweeper } from '../uploads/sweeper.ts'
 import { abilitiesOf, byteStoreOf, expiryOf, refuseUnable } from './abilities.ts'
 import { audiencesOf, type ToldEvent } from './audiences.ts'
@@ -34,6 +41,8 @@ export interface TidemarkServerOptions
   readonly locker?: LockerOption
   /** Where lists and progress are kept; without one there are none. */
   readonly records?: RecordStore
+  /** What time it is for all that expires; the same for the store. Default: the wall clock. */
+  readonly now?: Now
   /** How long unfinished uploads live. Default: for ever. A store that is not Tidemark's says it by itself. */
   readonly expiry?: EngineSettings['expiry']
   /** A body without a byte for this long is cut off. Default 60,000. */
@@ -85,6 +94,7 @@ export class TidemarkServer extends Server {
       ownRequest: (id) => this.#ownRequest(id),
       audiences: audiencesOf(options, this.#events, (id) => this.#ownRequest(id)),
       report: (event) => options.report?.(event),
+      ...(options.now && { now: options.now }),
       settings: {
         expiry: expiryOf(options),
         idleMs: options.networkTimeoutMs ?? 60_000,
@@ -104,6 +114,14 @@ export class TidemarkServer extends Server {
       throw error
     })
     return this.#started
+  }
+
+  /**
+   * How far an upload is, also while another server receives it; no request is disturbed. Undefined when it is not there.
+   */
+  async progress(id: string): Promise<Progress | undefined> {
+    await this.start()
+    return progressOf(id, this.engine)
   }
 
   /** Ends running bodies at their last byte, answers them, and takes no new data. */
@@ -126,7 +144,7 @@ export class TidemarkServer extends Server {
     await this.start()
     if (this.#options.datastore.byteStore === undefined) return super.cleanUpExpiredUploads()
     const sweeper = new Sweeper({ engine: this.engine, everyMs: 0 })
-    return (await sweeper.walk(Date.now())).removed
+    return (await sweeper.walk(this.engine.now())).removed
   }
 
   override async handle(req: IncomingMessage, res: ServerResponse): Promise<void> {

@@ -40,7 +40,7 @@ export class HookedRequest implements UploadRequest {
   readonly #events: Events
   readonly #urlOf: (id: string) => string
   #finishAnswer: Awaited<ReturnType<NonNullable<ServerOptions['onUploadFinish']>>> | undefined
-  #lastReceivedAt = Date.now()
+  #lastReceivedAt = performance.now()
   locker: Locker | undefined
 
   constructor(exchange: Exchange, options: HookOptions, events: Events, urlOf: (id: string) => string) {
@@ -108,7 +108,7 @@ export class HookedRequest implements UploadRequest {
   }
 
   received(record: UploadRecord): void {
-    const now = Date.now()
+    const now = performance.now()
     if (now - this.#lastReceivedAt < (this.#options.postReceiveInterval ?? 1000)) return
     this.#lastReceivedAt = now
     if (!this.#events.isHeard(EVENTS.POST_RECEIVE)) return

@@ -12,6 +12,7 @@ import {
   type Lock,
   LockError,
   type Locker,
+  type Now,
   type UploadRecord,
 } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
@@ -29,6 +30,7 @@ export interface AssemblyContext extends HoldContext {
   readonly bytes: ByteStore
   readonly locker: Locker
   readonly draining: AbortSignal
+  readonly now: Now
   readonly kin: Kin
   readonly ties: Concatenation
   /** Stands in for the request where there is none. */
@@ -82,10 +84,10 @@ export class Assemblies {
 
   /** Puts the record of an upload, so that a sweeper comes back in time to one that waits. */
   async putRecord(record: UploadRecord, lock?: Lock): Promise<void> {
-    const { kin, records, report } = this.#context
+    const { kin, records, report, now } = this.#context
     try {
       const at = await kin.expiresAt(record)
-      const again = isWaiting(record) ? Date.now() + lookAgainMs : undefined
+      const again = isWaiting(record) ? now() + lookAgainMs : undefined
       const next = at === undefined || again === undefined ? (at ?? again) : Math.min(at, again)
       if (lock?.commitAndRelease) await lock.commitAndRelease(record, next)
       else await records?.put(record, next)

@@ -114,7 +114,14 @@ export class Concatenator {
     { asSent: concat, parts: ids, metadata: asked }: ConcatCommand,
     request: UploadRequest,
   ): Promise<Outcome> {
-    const draft = { id, createdAt: Date.now(), dialect: 'tus', concat, parts: ids, concatKey: key } as const
+    const draft = {
+      id,
+      createdAt: this.#context.now(),
+      dialect: 'tus',
+      concat,
+      parts: ids,
+      concatKey: key,
+    } as const
     const parts = await this.#checkParts(draft, await request.maxBytes(id))
     const metadata = await request.beforeCreate(withMetadata(draft, asked), parts.length)
     const record = await this.#make(withMetadata(draft, metadata), parts.length, request)
@@ -216,14 +223,15 @@ export class Concatenator {
   async #find(id: string, key: string): Promise<UploadRecord | undefined> {
     const record = await this.#context.bytes.look(id)
     if (record?.head.concatKey !== key || isGone(record)) return undefined
-    if (!(await this.#isExpired(record, Date.now()))) return record
-    await this.#context.expire(id, Date.now())
+    const now = this.#context.now()
+    if (!(await this.#isExpired(record, now))) return record
+    await this.#context.expire(id, now)
     return undefined
   }
 
   async #checkParts({ parts: ids = [], owner }: UploadHead, maxBytes: number): Promise<Parts> {
     const parts = await this.kin.partsOf(ids)
-    const now = Date.now()
+    const now = this.#context.now()
     for (const [index, record] of parts.records.entries()) {
       const isLost = record === undefined || isGone(record) || (await this.#isExpired(record, now))
       // Somebody else's upload is not shown, not even by how it is refused.

@@ -10,6 +10,7 @@ import {
   type Lock,
   LockError,
   type Locker,
+  type Now,
   type RecordStore,
   type UploadHead,
   type UploadRecord,
@@ -70,6 +71,8 @@ export interface EngineParts {
   /** Who is told what happened to uploads; default nobody. */
   readonly audiences?: readonly Audience[]
   readonly pulse?: Pulse
+  /** What time it is for all that expires; the same for the byte store. Default: the wall clock. */
+  readonly now?: Now
 }
 
 export class UploadEngine implements HoldContext {
@@ -77,6 +80,7 @@ export class UploadEngine implements HoldContext {
   readonly records: RecordStore | undefined
   readonly settings: EngineSettings
   readonly pulse: Pulse
+  readonly now: Now
   readonly report: (event: EngineEvent) => void
   readonly teller: Teller
   readonly #locker: Locker
@@ -92,13 +96,14 @@ export class UploadEngine implements HoldContext {
     this.settings = parts.settings
     this.report = parts.report
     this.pulse = parts.pulse ?? new Pulse()
+    this.now = parts.now ?? (() => Date.now())
     this.#locker = parts.locker
-    const { bytes, records, settings, pulse, report } = this
+    const { bytes, records, settings, pulse, report, now } = this
     const { locker, ownRequest, audiences = [] } = parts
     const draining = this.#draining.signal
-    this.teller = new Teller({ bytes, locker, audiences, draining, report })
+    this.teller = new Teller({ bytes, locker, audiences, draining, report, now })
     this.#concat = concatenatorOf({
-      ...{ bytes, records, settings, pulse, report, locker, ownRequest, draining },
+      ...{ bytes, records, settings, pulse, report, now, locker, ownRequest, draining },
       teller: this.teller,
       remove: (id) => this.#remove(id),
       expire: (id, now) => this.expire(id, now),
@@ -175,7 +180,7 @@ export class UploadEngine implements HoldContext {
     if (refusal) return { is: 'refused', refusal }
     const { partial } = command
     const draft: UploadHead = {
-      ...{ id, createdAt: Date.now(), dialect: 'tus' },
+      ...{ id, createdAt: this.now(), dialect: 'tus' },
       ...(partial !== undefined && { concat: partial }),
     }
     const metadata = await request.beforeCreate(withMetadata(draft, command.metadata), command.length)
@@ -226,11 +231,21 @@ export class UploadEngine implements HoldContext {
     if (refusal) return { is: 'refused', refusal }
     if (this.#concat && isWaiting(seen!)) return this.#concat.offset(seen!)
     if (seen!.mark.state === 'finished') return this.#offsetOf(seen!)
-    return this.#holding(id, request, async () => {
+    const answer = async (): Promise<Outcome> => {
       const record = await this.bytes.look(id)
       const refusal = await this.#refuseAbsent(record)
       return refusal ? { is: 'refused', refusal } : this.#offsetOf(record!)
+    }
+    if (this.bytes.wavers) return this.#holding(id, request, answer)
+    // A mark only grows: once the holder has let go, whoever comes meanwhile can not make the answer wrong.
+    const draining = this.#draining.signal
+    await (request.locker ?? this.#locker).untilFree(id, {
+      timeoutMs: this.settings.acquireLockTimeoutMs,
+      get signal() {
+        return draining.aborted ? request.signal : AbortSignal.any([request.signal, draining])
+      },
     })
+    return answer()
   }
 
   async #terminate(id: string, request: UploadRequest): Promise<Outcome> {
@@ -243,15 +258,13 @@ export class UploadEngine implements HoldContext {
     }
     const refusal = await refuse(await this.bytes.look(id))
     if (refusal) return { is: 'refused', refusal }
-    return this.#holding(id, request, async () => {
+    return this.#holding(id, request, async (_, lock) => {
       const record = await this.bytes.look(id)
       const refusal = await refuse(record)
       if (refusal) return { is: 'refused', refusal }
       if ((await this.#concat?.letGo(record!.head)) === false)
         return { is: 'refused', refusal: new Refusal('part-needed') }
-      await this.teller.beforeRemoval(record!)
-      await this.teller.note('terminated', record!)
-      await this.#remove(id)
+      await this.teller.terminating(record!, () => this.#remove(id, lock))
       return { is: 'terminated', record: record! }
     })
   }
@@ -261,6 +274,30 @@ export class UploadEngine implements HoldContext {
     if (record?.mark.state !== 'finished' || isPart(record.head))
       return { is: 'refused', refusal: new Refusal('not-found') }
     return { is: 'readable', record }
+  }
+
+  /**
+   * Runs `work` when nobody else runs it under this name, on any server; else does nothing, and says false. Who does it is
+   * not asked to stop, and nobody waits. False while locks cannot be had, too: who keeps them says so.
+   */
+  async alone(
+    name: string,
+    signal: AbortSignal,
+    work: (isHeld: () => boolean) => Promise<void>,
+  ): Promise<boolean> {
+    // Hidden names are no ids: this can not be the lock of an upload.
+    const acquiring = this.#locker.acquire(`.${name}`, { timeoutMs: 0, signal })
+    const lock = await acquiring.catch((error: unknown) => {
+      if (error instanceof LockError) return undefined
+      throw error
+    })
+    if (lock === undefined) return false
+    try {
+      await work(() => lock.isHeld())
+    } finally {
+      await lock.release()
+    }
+    return true
   }
 
   /** Removes an upload that has expired, under the lock. False when it has not, or is gone already. */
@@ -278,7 +315,7 @@ export class UploadEngine implements HoldContext {
       if (record === undefined || !(await this.#isExpired(record, now))) return false
       if ((await this.#concat?.letGo(record.head)) === false) return false
       await this.teller.beforeRemoval(record)
-      await this.#remove(id)
+      await this.#remove(id, lock)
       return true
     } finally {
       await lock.release()
@@ -309,7 +346,7 @@ export class UploadEngine implements HoldContext {
   }
 
   async #refuseAbsent(record: UploadRecord | undefined): Promise<Refusal | undefined> {
-    return refuseAbsent(record, record !== undefined && (await this.#isExpired(record, Date.now())))
+    return refuseAbsent(record, record !== undefined && (await this.#isExpired(record, this.now())))
   }
 
   /** An upload does not expire before those that it belongs together with. */
@@ -340,8 +377,9 @@ export class UploadEngine implements HoldContext {
     return { is: 'offset', record, expiresAt: expiresAt(record, this.settings.expiry) }
   }
 
-  async #remove(id: string): Promise<void> {
-    await this.bytes.remove(id)
+  /** With a lock: only while it is held. */
+  async #remove(id: string, lock?: Lock): Promise<void> {
+    await this.bytes.remove(id, () => lock?.isHeld() ?? true)
     await this.records?.remove(id).catch((error: unknown) => this.report({ is: 'record-failed', id, error }))
   }
 

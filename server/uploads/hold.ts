@@ -104,7 +104,7 @@ export class UploadHold {
   onWanted(): void {
     const now = this.#context.pulse.now()
     const lastByteAt = this.#receiver?.lastByteAt ?? this.#heldSince
-    const isProtected = (this.#lock?.waited ?? true) && now - lastByteAt < protectedMs
+    const isProtected = (this.#lock?.isTakeOver ?? true) && now - lastByteAt < protectedMs
     const waitMs = isProtected ? this.#heldSince + protectedMs - now : 0
     if (waitMs <= 0) this.#stopWith('displaced')
     else this.#stopTimer ??= setTimeout(() => this.#stopWith('displaced'), waitMs)
@@ -212,13 +212,17 @@ export class UploadHold {
     plan: FillPlan,
     request: UploadRequest,
   ): Promise<void> {
-    if (offset === plan.length || !this.#lock!.isHeld()) return
+    const lock = this.#lock!
+    if (offset === plan.length || !lock.isHeld()) return
     const record = await appender.commit({ offset, ...lengthOf(plan) })
     request.received(record)
     const { records, settings } = this.#context
-    records
-      ?.put(record, expiresAt(record, settings.expiry))
-      .catch((error: unknown) => this.#context.report({ is: 'record-failed', id: this.id, error }))
+    const at = expiresAt(record, settings.expiry)
+    if (lock.checkpoint) lock.checkpoint(record, at)
+    else
+      records
+        ?.put(record, at)
+        .catch((error: unknown) => this.#context.report({ is: 'record-failed', id: this.id, error }))
   }
 
   async #finish(appender: Appender, length: number, request: UploadRequest): Promise<UploadRecord> {

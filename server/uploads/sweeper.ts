@@ -2,8 +2,12 @@
  * Puts away what nobody will come back for: expired uploads, found by the records' index, and what creations and
  * removals that were cut off left behind. Now and then it walks through all uploads, because an index may be lost or
  * old, and makes every record say again what its mark says.
+ *
+ * Of all servers one sweeps at a time, by a lock that it is never asked to give up; the others look again in their next
+ * round. When a walk is due is read from the records, so one walk serves all. Whatever is removed is so under its own lock.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
+import { LockError, StoreError, type Walk } from '../../stores/contracts.ts'
 import type { UploadEngine } from './engine.ts'
 
 const expiredAtOnce = 100
@@ -14,13 +18,20 @@ const walkEveryMs = 24 * 3_600_000
 const walkStride = 50
 const walkRestMs = 20
 
+const urgentEveryMs = 5_000
+
+/** Whether a sweep may go on: it has its lock. */
+type MayGoOn = () => boolean
+
 export class Sweeper {
   readonly #engine: UploadEngine
   readonly #everyMs: number
   readonly #closing = new AbortController()
   #running: Promise<void> | undefined
-  #walkedAt = Number.NEGATIVE_INFINITY
+  #startedAt = Number.NEGATIVE_INFINITY
   #wake: AbortController | undefined
+  /** There may be much to do, and nobody may have done it: the way to it is tried more often. */
+  #isUrgent = true
 
   constructor({ engine, everyMs }: { engine: UploadEngine; everyMs: number }) {
     this.#engine = engine
@@ -29,12 +40,14 @@ export class Sweeper {
 
   /** Sweeps now and then until `close`. */
   start(): void {
-    this.#running ??= this.#run()
+    if (this.#running) return
+    this.#startedAt = this.#engine.now()
+    this.#running = this.#run()
   }
 
-  /** Walks at once, because the records may be lost or old. */
-  walkSoon(): void {
-    this.#walkedAt = Number.NEGATIVE_INFINITY
+  /** Looks at once whether there is something to do: the records may have been lost. */
+  sweepSoon(): void {
+    this.#isUrgent = true
     this.#wake?.abort()
   }
 
@@ -45,14 +58,14 @@ export class Sweeper {
   }
 
   /** Removes uploads that expired at or before `now`; returns how many. */
-  async sweepExpired(now: number): Promise<number> {
+  async sweepExpired(now: number, mayGoOn: MayGoOn = always): Promise<number> {
     const { records } = this.#engine
     let removed = 0
     for (;;) {
       const ids = (await records?.expiring(now, expiredAtOnce)) ?? []
       let moved = 0
       for (const id of ids) {
-        if (this.#closing.signal.aborted) return removed
+        if (this.#isOver(mayGoOn)) return removed + moved
         if (await this.#visit(id, now)) moved++
       }
       removed += moved
@@ -65,49 +78,89 @@ export class Sweeper {
    * Looks at every upload: corrects its record, removes it when it has expired, and removes what is left over. Then at
    * every record: one whose upload is gone came back with an older state of the records.
    */
-  async walk(now: number): Promise<{ removed: number; orphans: number }> {
+  async walk(now: number, mayGoOn: MayGoOn = always): Promise<{ removed: number; orphans: number }> {
     const { bytes, records } = this.#engine
     let removed = 0
     let seen = 0
     for await (const record of bytes.walk()) {
-      if (this.#closing.signal.aborted) return { removed, orphans: 0 }
+      if (this.#isOver(mayGoOn)) return { removed, orphans: 0 }
       if (await this.#visit(record.head.id, now)) removed++
       if (++seen % walkStride === 0) await this.#rest(walkRestMs)
     }
     for await (const id of records?.ids() ?? []) {
-      if (this.#closing.signal.aborted) return { removed, orphans: 0 }
+      if (this.#isOver(mayGoOn)) return { removed, orphans: 0 }
       if ((await bytes.look(id)) === undefined) await this.#visit(id, now)
       if (++seen % walkStride === 0) await this.#rest(walkRestMs)
     }
+    if (this.#isOver(mayGoOn)) return { removed, orphans: 0 }
     return { removed, orphans: await bytes.sweepOrphans(orphanAgeMs) }
   }
 
+  /** What passes for all uploads ends the sweep, or it would be told of each. */
   async #visit(id: string, now: number): Promise<boolean> {
     try {
       return await this.#engine.expire(id, now)
     } catch (error) {
+      if (isForAll(error)) throw error
       this.#engine.report({ is: 'sweep-failed', error })
       return false
     }
   }
 
   async #run(): Promise<void> {
-    while (!this.#closing.signal.aborted) {
-      try {
-        if (performance.now() - this.#walkedAt >= walkEveryMs) {
-          this.#walkedAt = performance.now()
-          await this.walk(Date.now())
-        } else await this.sweepExpired(Date.now())
-      } catch (error) {
-        this.#engine.report({ is: 'sweep-failed', error })
-      }
+    while (!this.#isOver(always)) {
       this.#wake = new AbortController()
-      await this.#rest(this.#everyMs, this.#wake.signal)
+      try {
+        const wasUrgent = this.#isUrgent
+        this.#isUrgent = false
+        const isDone = await this.#engine.alone('sweep', this.#closing.signal, (isHeld) =>
+          this.#sweep(isHeld),
+        )
+        this.#isUrgent ||= wasUrgent && !isDone
+      } catch (error) {
+        if (!this.#engine.isDraining) this.#engine.report({ is: 'sweep-failed', error })
+      }
+      const everyMs = this.#isUrgent ? Math.min(urgentEveryMs, this.#everyMs) : this.#everyMs
+      await this.#rest(everyMs, this.#wake.signal)
     }
+  }
+
+  async #sweep(isHeld: MayGoOn): Promise<void> {
+    const { records } = this.#engine
+    const walk = { at: this.#engine.now(), epoch: records?.epoch ?? '' }
+    if (!isWalkDue(walk, await records?.lastWalk(), this.#startedAt)) {
+      await this.sweepExpired(walk.at, isHeld)
+      return
+    }
+    await this.walk(walk.at, isHeld)
+    if (!this.#isOver(isHeld)) await records?.noteWalk(walk)
+  }
+
+  #isOver(mayGoOn: MayGoOn): boolean {
+    return this.#closing.signal.aborted || !mayGoOn()
   }
 
   async #rest(ms: number, wake?: AbortSignal): Promise<void> {
     const signal = wake ? AbortSignal.any([this.#closing.signal, wake]) : this.#closing.signal
     await sleep(ms, undefined, { signal, ref: false }).catch(() => undefined)
   }
+}
+
+/** Whether it is time for this walk: the last one is a day ago, was for records that were lost, or before this start. */
+export function isWalkDue(walk: Walk, last: Walk | undefined, startedAt: number): boolean {
+  if (last === undefined || last.epoch !== walk.epoch) return true
+  // Whoever was here before may have been killed between a mark and its record.
+  return last.at < startedAt || walk.at - last.at >= walkEveryMs
+}
+
+/** Redis or the folder is away, or the server is being stopped. */
+function isForAll(error: unknown): boolean {
+  return (
+    (error instanceof LockError && (error.code === 'unavailable' || error.code === 'aborted')) ||
+    (error instanceof StoreError && error.code === 'unavailable')
+  )
+}
+
+function always(): boolean {
+  return true
 }

@@ -12,7 +12,9 @@ import {
   LockError,
   type Locker,
   type Note,
+  type Now,
   type Outbox,
+  StoreError,
   type UploadEvent,
   type UploadHead,
   type UploadRecord,
@@ -41,8 +43,7 @@ export interface TellerOptions {
   readonly audiences: readonly Audience[]
   readonly draining: AbortSignal
   readonly report: (event: TellerEvent) => void
-  /** Milliseconds since the epoch. */
-  readonly now?: () => number
+  readonly now: Now
 }
 
 export type TellerEvent =
@@ -77,7 +78,7 @@ export function backoffMs(failures: number): number {
 export class Teller {
   readonly #options: TellerOptions
   readonly #outbox: Outbox | undefined
-  readonly #now: () => number
+  readonly #now: Now
   readonly #slots = new Slots(atOnce)
   /** Of each upload: what is being told now. */
   readonly #telling = new Map<string, Promise<void>>()
@@ -90,7 +91,7 @@ export class Teller {
   constructor(options: TellerOptions) {
     this.#options = options
     this.#outbox = options.bytes.outbox
-    this.#now = options.now ?? Date.now
+    this.#now = options.now
   }
 
   /** Tells what earlier processes left, and goes on looking for such things. */
@@ -117,8 +118,21 @@ export class Teller {
     try {
       return await bytes.create(head, length)
     } catch (error) {
-      if (this.#hearing('created', record).length > 0)
-        await this.#outbox?.remove(eventIdOf('created', record)).catch(() => undefined)
+      await this.#takeBack('created', record)
+      throw error
+    }
+  }
+
+  /** Removes an upload, which is noted before. Under its lock. */
+  async terminating(record: UploadRecord, remove: () => Promise<void>): Promise<void> {
+    await this.beforeRemoval(record)
+    await this.note('terminated', record)
+    try {
+      await remove()
+    } catch (error) {
+      // Any other failure may have come after the end of the upload.
+      if (error instanceof StoreError && error.code === 'superseded')
+        await this.#takeBack('terminated', record)
       throw error
     }
   }
@@ -261,6 +275,12 @@ export class Teller {
       if (await this.#outbox?.get(eventIdOf(kind, event.record))) return true
     }
     return false
+  }
+
+  /** What was noted did not happen. A note that can not be removed now is dropped, or comes true, later. */
+  async #takeBack(kind: EventKind, record: UploadRecord): Promise<void> {
+    if (this.#hearing(kind, record).length === 0) return
+    await this.#outbox?.remove(eventIdOf(kind, record)).catch(() => undefined)
   }
 
   /** Whether all who wait were told. */

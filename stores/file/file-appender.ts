@@ -3,11 +3,12 @@
  * through one queue, so that a sync in the background and a commit never mix.
  */
 import { constants } from 'node:fs'
-import { type Appender, StoreError, type UploadHead, type UploadRecord } from '../contracts.ts'
+import { type Appender, type Now, StoreError, type UploadHead, type UploadRecord } from '../contracts.ts'
 import type { FileLayout } from './file-layout.ts'
-import { asStoreError, errnoOf, type FileSystem, type OpenFile, syncNames } from './file-system.ts'
+import { asStoreError, type FileSystem, type OpenFile, syncFile, syncNames } from './file-system.ts'
 import type { Slot } from './mark-codec.ts'
 import type { MarkFile } from './mark-file.ts'
+import { hasSuccessor } from './opening.ts'
 
 /**
  * When bytes reach the disk: `finish` before a finished upload is acknowledged, `checkpoint` before every mark,
@@ -15,8 +16,6 @@ import type { MarkFile } from './mark-file.ts'
  */
 export type Durability = 'finish' | 'checkpoint' | 'none'
 
-/** Unsynced bytes after which a running upload is synced in the background; what a power loss can cost. */
-const backgroundSyncBytes = 64 * 1024 * 1024
 const readBytes = 1024 * 1024
 
 export interface AppenderParts {
@@ -25,6 +24,11 @@ export interface AppenderParts {
   readonly durability: Durability
   /** Whether other processes write to the folder; then every commit looks for a successor. */
   readonly isShared: boolean
+  readonly now: Now
+  /** Whether other machines write to it; they see a mark when it was synced. */
+  readonly isOnNetwork: boolean
+  /** Unsynced bytes after which a running upload is synced in the background; what a power loss can cost. */
+  readonly backgroundSyncBytes: number
   readonly head: UploadHead
   readonly slot: Slot
   readonly mark: MarkFile
@@ -95,23 +99,21 @@ export class FileAppender implements Appender {
   }
 
   async commit(change: { offset: number; length?: number; last?: boolean }): Promise<UploadRecord> {
-    const { durability, mark, data } = this.#parts
+    const { durability, mark } = this.#parts
     const { offset, length = this.#slot.length } = change
     if (length !== undefined && offset >= length)
       throw new RangeError('the mark reaches the length only by finish')
     if (offset < this.#slot.offset) throw new RangeError('the mark never goes back')
     await this.#failAfterFailedSync()
     if (durability === 'checkpoint') {
-      await this.#syncOrRewind(async () => {
-        await data.datasync()
-        await this.#syncNamesOnce()
-      })
+      await this.#syncOrRewind(() => this.#syncBytes())
     }
     await this.#move({
       offset: change.offset,
       ...(change.length !== undefined && { length: change.length }),
       ...(durability === 'checkpoint' && { syncedOffset: change.offset }),
-      isReleased: change.last === true,
+      // A sync in the background moves the mark once more, when it is done; then `close` lets go.
+      isReleased: change.last === true && this.#backgroundSync === undefined,
     })
     if (durability === 'checkpoint') await this.#syncOrRewind(() => mark.sync())
     else if (!change.last) this.#syncInBackground()
@@ -133,10 +135,7 @@ export class FileAppender implements Appender {
       )
     if (size > length) await data.truncate(length)
     if (durability !== 'none') {
-      await this.#syncOrRewind(async () => {
-        await data.datasync()
-        await this.#syncNamesOnce()
-      })
+      await this.#syncOrRewind(() => this.#syncBytes())
     }
     const before = this.#slot
     await this.#move({ state: 'finished', offset: length, syncedOffset: length, length, isReleased: true })
@@ -171,10 +170,18 @@ export class FileAppender implements Appender {
     await Promise.allSettled([this.#parts.data.close(), this.#parts.mark.close()])
   }
 
-  /** Bytes that were synced stand under names that were synced; so this is done once for an upload. */
-  async #syncNamesOnce(): Promise<void> {
-    const { fileSystem, layout, head } = this.#parts
-    if (this.#slot.syncedOffset === 0) await syncNames(fileSystem, layout.folder(head.id), layout.directory)
+  /**
+   * Bytes that were synced stand beside a head and under names that were synced, so these are done once for an upload:
+   * before a slot says so, for the sectors of a mark reach the disk in any order. Of a later generation nothing counts
+   * without the mark of the first.
+   */
+  async #syncBytes(): Promise<void> {
+    const { fileSystem, layout, head, mark, data } = this.#parts
+    const { syncedOffset, generation } = this.#slot
+    if (syncedOffset > 0) return data.datasync()
+    const first = generation > 0 ? syncFile(fileSystem, layout.mark(head.id, 0)) : undefined
+    await Promise.all([data.datasync(), mark.sync(), first])
+    await syncNames(fileSystem, layout.folder(head.id), layout.directory)
   }
 
   /** Writes the mark, then looks whether another writer took over: a holder must not acknowledge what it lost. */
@@ -186,11 +193,12 @@ export class FileAppender implements Appender {
         ...this.#slot,
         ...change,
         sequence: sequence + 1,
-        movedAt: hasMoved ? Date.now() : movedAt,
+        movedAt: hasMoved ? this.#parts.now() : movedAt,
       }
       this.#failWhenSuperseded()
       try {
         await this.#parts.mark.write(next)
+        if (this.#parts.isOnNetwork) await this.#parts.mark.sync()
       } catch (error) {
         throw asStoreError(error, 'write the mark of an upload')
       }
@@ -208,10 +216,9 @@ export class FileAppender implements Appender {
 
   async #hasSuccessor(): Promise<boolean> {
     const { fileSystem, layout, head, mark } = this.#parts
-    const claim = layout.mark(head.id, this.#slot.generation + 1)
+    const { generation } = this.#slot
     try {
-      const [isLinked, isClaimed] = await Promise.all([mark.isLinked(), isThere(fileSystem, claim)])
-      return isClaimed || !isLinked
+      return await hasSuccessor(fileSystem, layout, { id: head.id, generation, mark })
     } catch (error) {
       throw asStoreError(error, 'look for another writer')
     }
@@ -219,7 +226,8 @@ export class FileAppender implements Appender {
 
   #syncInBackground(): void {
     const { offset, syncedOffset } = this.#slot
-    if (this.#parts.durability === 'none' || this.#backgroundSync !== undefined) return
+    const { durability, backgroundSyncBytes } = this.#parts
+    if (durability === 'none' || this.#backgroundSync !== undefined) return
     if (offset - syncedOffset < backgroundSyncBytes) return
     this.#backgroundSync = this.#syncUpTo(offset)
       .catch(() => undefined) // A mark that could not move will be tried again, and then tell its writer.
@@ -230,8 +238,7 @@ export class FileAppender implements Appender {
 
   async #syncUpTo(offset: number): Promise<void> {
     try {
-      await this.#parts.data.datasync()
-      await this.#syncNamesOnce()
+      await this.#syncBytes()
     } catch (error) {
       this.#failedSync = error
       return
@@ -276,16 +283,6 @@ export function recordOf(layout: FileLayout, head: UploadHead, slot: Slot): Uplo
       movedAt,
     },
     storage: { type: 'file', path: layout.data(head.id, generation) },
-  }
-}
-
-async function isThere(fileSystem: FileSystem, file: string): Promise<boolean> {
-  try {
-    await fileSystem.stat(file)
-    return true
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return false
-    throw error
   }
 }
 

@@ -3,10 +3,13 @@
  * whether an upload exists, how far it is, and whether it is finished; everything else may be lost.
  */
 import { constants } from 'node:fs'
+import path from 'node:path'
 import { Readable } from 'node:stream'
+import { wallClock } from '../clock.ts'
 import {
   type Appender,
   type ByteStore,
+  type Now,
   StoreError,
   type UploadHead,
   type UploadRecord,
@@ -22,15 +25,18 @@ import {
   type FileSystem,
   type OpenFile,
   removeFile,
+  syncFile,
   syncNames,
   tryToRemove,
 } from './file-system.ts'
 import { type Current, openMarks, readMarks } from './mark-chain.ts'
 import type { Slot } from './mark-codec.ts'
-import { MarkFile } from './mark-file.ts'
+import type { MarkFile } from './mark-file.ts'
 import { isNetworkFileSystem } from './network-file-system.ts'
+import { hasSuccessor, Opening } from './opening.ts'
 import { findOrphans, walkMarks } from './orphans.ts'
 import { type Pace, quickFiles } from './quick-files.ts'
+import { failUnless, Removal } from './removal.ts'
 import { Claims, copyKept } from './take-over.ts'
 import { isOfEarlierBoot, isWriterGone, newWriter } from './writer.ts'
 
@@ -38,8 +44,12 @@ export interface FileBytesOptions {
   readonly directory: string
   /** On a network file system `finish` becomes `checkpoint`: another server sees only what was synced. */
   readonly durability?: Durability
-  /** False only when no other process can ever write to the folder; saves two look-ups per mark. */
+  /** False only when no other process can ever write to the folder; saves two look-ups per mark, and the openings. */
   readonly isShared?: boolean
+  /** By which marks say when they moved. Default: the wall clock. */
+  readonly now?: Now
+  /** Unsynced bytes after which a running upload is synced in the background; 64 MiB. */
+  readonly backgroundSyncBytes?: number
   readonly fileSystem?: FileSystem
 }
 
@@ -60,6 +70,8 @@ export class FileBytes implements ByteStore {
   readonly outbox: FileOutbox
   readonly #fileSystem: FileSystem & { readonly pace?: Pace }
   readonly #isShared: boolean
+  readonly #now: Now
+  readonly #backgroundSyncBytes: number
   readonly #writer = newWriter()
   /** Who writes to an upload here, until its last write has returned. */
   readonly #writing = new Map<string, FileAppender>()
@@ -71,6 +83,8 @@ export class FileBytes implements ByteStore {
     directory,
     durability = 'finish',
     isShared = true,
+    now = wallClock,
+    backgroundSyncBytes = 64 * 1024 * 1024,
     fileSystem = quickFiles(),
   }: FileBytesOptions) {
     this.layout = new FileLayout(directory)
@@ -80,13 +94,16 @@ export class FileBytes implements ByteStore {
     this.#claims = new Claims(fileSystem, this.layout)
     this.#durability = durability
     this.#isShared = isShared
+    this.#now = now
+    this.#backgroundSyncBytes = backgroundSyncBytes
   }
 
   /** Makes the folder when it is missing. Fails with `io` when it cannot be used. */
   async start(): Promise<void> {
     const { directory } = this.layout
     try {
-      await this.#fileSystem.mkdir(directory, { recursive: true })
+      const made = await this.#fileSystem.mkdir(directory, { recursive: true })
+      if (made !== undefined && this.#durability !== 'none') await this.#syncFolders(directory, made)
       this.#isOnNetwork = await isNetworkFileSystem(this.#fileSystem, directory)
       if (this.#isOnNetwork && this.#durability === 'finish') this.#durability = 'checkpoint'
       if (this.#fileSystem.pace) this.#fileSystem.pace.isRemote = this.#isOnNetwork
@@ -97,16 +114,26 @@ export class FileBytes implements ByteStore {
 
   async close(): Promise<void> {}
 
+  /** A folder that was just made is gone after a power loss, with all that is in it, when nobody syncs its name. */
+  async #syncFolders(last: string, first: string): Promise<void> {
+    try {
+      await syncNames(this.#fileSystem, path.dirname(last), path.dirname(first))
+    } catch (error) {
+      // One may be allowed to make folders there, and not to open it.
+      if (errnoOf(error) !== 'EACCES') throw error
+    }
+  }
+
   async create(head: UploadHead, length: number | undefined): Promise<Appender> {
     const { id } = head
-    const empty = { offset: 0, syncedOffset: 0, generation: 0, sequence: 0, movedAt: Date.now() }
+    const empty = { offset: 0, syncedOffset: 0, generation: 0, sequence: 0, movedAt: this.#now() }
     const slot = this.#slot({ state: 'open', ...empty }, length)
     const mark = await createMark(this.#fileSystem, this.layout, id)
     let data: OpenFile | undefined
     try {
       data = await this.#fileSystem.open(this.layout.data(id, 0), 'wx+')
       // A take-over that came too late may have left a claim on an earlier upload with this id.
-      if (!ownId.test(id)) await this.#removeMarksAbove(id, 0)
+      if (!ownId.test(id)) await this.#removal().removeMarksAbove(id, 0)
       await mark.fill(head, slot)
       return this.#hold({ head, slot, mark, data })
     } catch (error) {
@@ -137,30 +164,30 @@ export class FileBytes implements ByteStore {
     }
     const { highest, generation, slot, mark } = current
     const goesOn = slot.state === 'open' && highest === generation && this.#isWriterDone(id, slot)
-    if (goesOn) return this.#openInPlace(current, mark, isHeld)
+    const appender = goesOn ? await this.#openInPlace(current, mark, isHeld) : undefined
+    if (appender) return appender
     await mark.close()
     return slot.state === 'open' ? this.#openNextGeneration(id, current, isHeld) : undefined
   }
 
-  async remove(id: string): Promise<boolean> {
+  async remove(id: string, isHeld: () => boolean = () => true): Promise<boolean> {
     if (!FileLayout.isValidId(id)) return false
     const current = await readMarks(this.#fileSystem, this.layout, id)
     if (current === undefined) return false
-    const { slot, highest, generation } = current
+    const { slot, highest, generation, head } = current
+    const removal = this.#removal()
+    const wasThere = slot.state !== 'terminated'
     let last = highest
-    if (slot.state !== 'terminated') {
-      const isDone = this.#isWriterDone(id, slot)
+    if (wasThere) {
+      failUnless(isHeld)
+      const mayBeWritten = this.#isShared ? slot.state === 'open' : !this.#isWriterDone(id, slot)
+      if (mayBeWritten || highest > generation) last = await removal.supersede(id, current, isHeld)
       this.#writing.get(id)?.supersede()
-      if (!isDone || highest > generation) {
-        const claim = await this.#claims.take(id, highest)
-        await claim.mark.close()
-        last = claim.generation
-      }
-      await this.#bury(id, slot)
     }
-    if (current.head.concat !== undefined) await this.concatenation.forget(id)
-    await this.#removeFiles(id, last)
-    return slot.state !== 'terminated'
+    if (wasThere || generation > 0) await removal.bury(id, slot)
+    if (head.concat !== undefined) await this.concatenation.forget(id)
+    await removal.removeFiles(id, last)
+    return wasThere
   }
 
   async read(record: UploadRecord, start: number, end: number): Promise<Readable> {
@@ -191,10 +218,13 @@ export class FileBytes implements ByteStore {
 
   async sweepOrphans(olderThanMs: number): Promise<number> {
     let removed = await this.outbox.sweep(olderThanMs)
-    for await (const orphan of findOrphans(this.#fileSystem, this.layout, olderThanMs)) {
+    for await (const orphan of findOrphans(this.#fileSystem, this.layout, olderThanMs, this.#now())) {
       if (orphan.is === 'upload') {
-        await this.concatenation.forget(orphan.id)
-        await this.#removeFiles(orphan.id, orphan.highest)
+        const { id, slot, generation, highest } = orphan
+        // A removal that was cut off may have come no further than its own generation.
+        if (generation > 0) await this.#removal().bury(id, slot)
+        await this.concatenation.forget(id)
+        await this.#removal().removeFiles(id, highest)
       } else await removeFile(this.#fileSystem, orphan.file)
       removed++
     }
@@ -212,22 +242,60 @@ export class FileBytes implements ByteStore {
     return slot.isReleased || isWriterGone(slot.writer)
   }
 
-  async #openInPlace(current: Current, mark: MarkFile, isHeld: () => boolean): Promise<Appender> {
+  /**
+   * Undefined when somebody else may be about to go on in the same files. Where others can write to the folder the
+   * order is: opening, mark read again, mark written, successor looked for, opening taken away.
+   */
+  async #openInPlace(current: Current, mark: MarkFile, isHeld: () => boolean): Promise<Appender | undefined> {
     const { head, generation } = current
+    let opening: Opening | undefined
     let data: OpenFile | undefined
+    let appender: FileAppender | undefined
     try {
+      if (this.#isShared) {
+        opening = await Opening.begin(this.#fileSystem, this.layout.opening(head.id, generation))
+        if (opening === undefined) return undefined
+        const [isLast] = await Promise.all([this.#isStillLast(current, mark), opening.close()])
+        if (!isLast) throw new StoreError('superseded', 'another writer was faster')
+      }
       const kept = this.#afterReboot(current.slot)
-      data = await this.#openOrMake(this.layout.data(head.id, generation))
+      data = await this.#openData(current)
       const { size } = await data.stat()
       const offset = Math.min(kept.offset, size)
       const slot = this.#slot({ ...kept, offset, syncedOffset: Math.min(kept.syncedOffset, offset) })
       failUnless(isHeld)
+      // Before the mark names this store, lest another request here takes that for the end of a writer.
+      appender = this.#hold({ head, slot, mark, data, rewound: rewind(current.slot.offset, offset) })
       await mark.write(slot)
-      return this.#hold({ head, slot, mark, data, rewound: rewind(current.slot.offset, offset) })
+      if (opening) await this.#standBy(head.id, generation, mark, opening)
+      return appender
     } catch (error) {
-      await Promise.allSettled([mark.close(), data?.close()])
+      if (appender) this.#forget(head.id, appender)
+      await Promise.allSettled([mark.close(), data?.close(), opening?.end()])
       throw asStoreError(error, 'open an upload')
     }
+  }
+
+  /** Whether a mark says what it said before, now that nobody else can begin to write to it. */
+  async #isStillLast(current: Current, mark: MarkFile): Promise<boolean> {
+    // An open file may show what it held when it was opened, where another machine writes to it; and the tombstone of
+    // an upload that was taken over stands in another file.
+    if (current.generation > 0 || this.#isOnNetwork) return this.#isUnchanged(current)
+    const content = await mark.content()
+    return content !== 'incomplete' && content.slot.sequence === current.slot.sequence
+  }
+
+  async #isUnchanged({ head, generation, slot }: Current): Promise<boolean> {
+    const now = await readMarks(this.#fileSystem, this.layout, head.id)
+    return now?.generation === generation && now.highest === generation && now.slot.sequence === slot.sequence
+  }
+
+  /** The first mark was written: from here on it keeps others away, or was written too late. */
+  async #standBy(id: string, generation: number, mark: MarkFile, opening: Opening): Promise<void> {
+    if (this.#isOnNetwork) await mark.sync()
+    const isOver = hasSuccessor(this.#fileSystem, this.layout, { id, generation, mark })
+    await Promise.allSettled([isOver, opening.end()])
+    if (await isOver) throw new StoreError('superseded', 'another writer has taken this upload over')
   }
 
   /**
@@ -251,11 +319,14 @@ export class FileBytes implements ByteStore {
       }
       const { slot: before, head } = current
       const kept = this.#afterReboot(before)
-      data = await this.#fileSystem.open(target, 'r+')
+      data = await this.#fileSystem.open(target, 'r+').catch((error: unknown) => {
+        if (errnoOf(error) !== 'ENOENT') throw error
+        throw new StoreError('superseded', 'another writer has taken this upload over, or removed it')
+      })
       const { size } = await data.stat()
       const offset = Math.min(kept.offset, size)
       if (size > offset) await data.truncate(offset)
-      const isSynced = await this.#syncCopy(id, data, kept)
+      const isSynced = await this.#syncCopy(id, data, mark, kept)
       const slot = this.#slot({ ...kept, generation, offset, syncedOffset: isSynced ? offset : 0 })
       failUnless(isHeld)
       isPublished = true
@@ -280,53 +351,44 @@ export class FileBytes implements ByteStore {
     }
   }
 
-  /** Bytes that were synced once stay so when they are copied. */
-  async #syncCopy(id: string, data: OpenFile, { syncedOffset }: Slot): Promise<boolean> {
-    const isNeeded = this.#durability === 'checkpoint' || (this.#durability === 'finish' && syncedOffset > 0)
-    if (!isNeeded) return false
-    await data.datasync()
+  /**
+   * Bytes that were synced once stay so when they are copied. Names are synced in any case: a loss that left this
+   * generation and took an earlier one would hide it, until a later take-over closes the gap and shows it again.
+   */
+  async #syncCopy(id: string, data: OpenFile, mark: MarkFile, { syncedOffset }: Slot): Promise<boolean> {
+    if (this.#durability === 'none') return false
+    const isSynced = this.#durability === 'checkpoint' || syncedOffset > 0
+    // Without the mark of generation 0 none of the others counts.
+    const first = () => syncFile(this.#fileSystem, this.layout.mark(id, 0))
+    if (isSynced) await Promise.all([data.datasync(), mark.sync(), first()])
     await syncNames(this.#fileSystem, this.layout.folder(id), this.layout.directory)
-    return true
+    return isSynced
   }
 
-  /** The tombstone stands in generation 0, which every reader asks first and which is removed last. */
-  async #bury(id: string, slot: Slot): Promise<void> {
-    try {
-      const mark = await MarkFile.open(this.#fileSystem, this.layout.mark(id, 0), 'r+')
-      try {
-        await mark?.bury({ ...slot, writer: this.#writer, movedAt: Date.now() })
-        if (this.#durability !== 'none') await mark?.sync()
-      } finally {
-        await mark?.close()
-      }
-    } catch (error) {
-      throw asStoreError(error, 'remove an upload')
-    }
-  }
-
-  /** Bytes first, then the marks from the highest down to generation 0, whose tombstone covers them all. */
-  async #removeFiles(id: string, last: number): Promise<void> {
-    this.#claims.forget(id)
-    try {
-      for (let n = last; n >= 0; n--) await removeFile(this.#fileSystem, this.layout.data(id, n))
-      await this.#removeMarksAbove(id, last)
-      for (let n = last; n >= 0; n--) await removeFile(this.#fileSystem, this.layout.mark(id, n))
-    } catch (error) {
-      throw asStoreError(error, 'remove the files of an upload')
-    }
-  }
-
-  async #removeMarksAbove(id: string, last: number): Promise<void> {
-    for (let n = last + 1; await removeFile(this.#fileSystem, this.layout.mark(id, n)); n++);
+  #removal(): Removal {
+    return new Removal({
+      fileSystem: this.#fileSystem,
+      layout: this.layout,
+      claims: this.#claims,
+      writer: this.#writer,
+      isSynced: this.#durability !== 'none',
+      isOnNetwork: this.#isOnNetwork,
+      now: this.#now,
+    })
   }
 
   /** Opens the bytes for writing; a file that the disk lost is made again, and its mark is then set back to 0. */
-  async #openOrMake(file: string): Promise<OpenFile> {
+  async #openData(current: Current): Promise<OpenFile> {
+    const { head, generation } = current
+    const file = this.layout.data(head.id, generation)
     try {
-      return await this.#fileSystem.open(file, constants.O_RDWR | constants.O_CREAT)
+      return await this.#fileSystem.open(file, constants.O_RDWR)
     } catch (error) {
-      throw asStoreError(error, 'open the file of an upload')
+      if (errnoOf(error) !== 'ENOENT') throw error
     }
+    // More likely somebody has taken the upload over, or removed it: nothing of it shall come back.
+    if (!(await this.#isUnchanged(current))) throw new StoreError('superseded', 'another writer was faster')
+    return this.#fileSystem.open(file, constants.O_RDWR | constants.O_CREAT)
   }
 
   #hold(parts: {
@@ -335,7 +397,7 @@ export class FileBytes implements ByteStore {
     mark: MarkFile
     data: OpenFile
     rewound?: { from: number; to: number } | undefined
-  }): Appender {
+  }): FileAppender {
     const { id } = parts.head
     const appender = new FileAppender({
       ...parts,
@@ -343,12 +405,17 @@ export class FileBytes implements ByteStore {
       layout: this.layout,
       durability: this.#durability,
       isShared: this.#isShared,
-      onClose: (closed) => {
-        if (this.#writing.get(id) === closed) this.#writing.delete(id)
-      },
+      now: this.#now,
+      isOnNetwork: this.#isOnNetwork,
+      backgroundSyncBytes: this.#backgroundSyncBytes,
+      onClose: (closed) => this.#forget(id, closed),
     })
     this.#writing.set(id, appender)
     return appender
+  }
+
+  #forget(id: string, appender: FileAppender): void {
+    if (this.#writing.get(id) === appender) this.#writing.delete(id)
   }
 
   /** The next slot of an upload that this store writes to. */
@@ -375,10 +442,6 @@ export class FileBytes implements ByteStore {
     if (slot.state !== 'open' || this.#isOnNetwork || !isOfEarlierBoot(slot.writer)) return slot
     return { ...slot, offset: Math.min(slot.offset, slot.syncedOffset) }
   }
-}
-
-function failUnless(isHeld: () => boolean): void {
-  if (!isHeld()) throw new StoreError('superseded', 'the lock was lost before the first write')
 }
 
 function rewind(from: number, to: number): { from: number; to: number } | undefined {

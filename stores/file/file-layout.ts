@@ -6,6 +6,7 @@
  *     .<id>.0.mark      mark of generation 0; it decides whether the upload exists
  *     .<id>.1.data      bytes of generation 1, after a take-over from a writer not known to be gone
  *     .<id>.1.mark
+ *     .<id>.0.opening   while somebody is about to go on in generation 0
  *     .<id>.finals/     of a part: one link for every final that was made of it; a file in its place takes no more
  *     .tidemark/outbox/ a file for every event that somebody is still to be told of
  */
@@ -14,10 +15,12 @@ import { StoreError } from '../contracts.ts'
 
 const longestSegment = 200
 const longestId = 1024
-const markName = /^\.(.+)\.(\d{1,9})\.(mark|data)$/
+const markName = /^\.(.+)\.(\d{1,9})\.(mark|data|opening)$/
 
 /** Ids that this server makes by itself: 128 random bits in hex. */
 export const ownId = /^[0-9a-f]{32}$/
+
+export type FileKind = 'mark' | 'data' | 'opening'
 
 export class FileLayout {
   readonly directory: string
@@ -47,6 +50,11 @@ export class FileLayout {
     return this.#hidden(id, `${generation}.mark`)
   }
 
+  /** Made by who is about to go on in a generation. */
+  opening(id: string, generation: number): string {
+    return this.#hidden(id, `${generation}.opening`)
+  }
+
   /** Where the ties of a part lie. */
   ties(id: string): string {
     return this.#hidden(id, 'finals')
@@ -61,14 +69,11 @@ export class FileLayout {
     return path.dirname(this.#inside(id))
   }
 
-  /** What a directory entry is: the bytes or the mark of an upload's generation, or undefined for anything else. */
-  static parse(
-    folder: string,
-    name: string,
-  ): { id: string; generation: number; kind: 'mark' | 'data' } | undefined {
+  /** What a directory entry is to an upload's generation; undefined for anything that is not Tidemark's. */
+  static parse(folder: string, name: string): { id: string; generation: number; kind: FileKind } | undefined {
     const match = markName.exec(name)
     if (!match) return undefined
-    const [, base, generation, kind] = match as unknown as [string, string, string, 'mark' | 'data']
+    const [, base, generation, kind] = match as unknown as [string, string, string, FileKind]
     const id = folder === '' ? base : `${folder}/${base}`
     return FileLayout.isValidId(id) ? { id, generation: Number(generation), kind } : undefined
   }

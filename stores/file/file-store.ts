@@ -6,7 +6,8 @@ import path from 'node:path'
 import { Readable } from 'node:stream'
 import { FileStore as TusFileStore } from '@tus/file-store'
 import { ERRORS, type KvStore, Metadata, Upload } from '@tus/utils'
-import { type Appender, StoreError, type UploadRecord } from '../contracts.ts'
+import { wallClock } from '../clock.ts'
+import { type Appender, type Now, StoreError, type UploadRecord } from '../contracts.ts'
 import type { Durability } from './file-appender.ts'
 import { FileBytes } from './file-bytes.ts'
 
@@ -15,6 +16,8 @@ export interface FileStoreOptions {
   readonly durability?: Durability
   /** False only when no other process can ever write to the folder. */
   readonly isShared?: boolean
+  /** What time it is for all that expires. Default: the wall clock. */
+  readonly now?: Now
   /** Told of every upload as @tus stores tell theirs; nothing here depends on it. */
   readonly configstore?: KvStore<Upload>
   /** For `deleteExpired`, as in @tus/file-store: milliseconds since the creation; 0 is never. */
@@ -24,6 +27,7 @@ export interface FileStoreOptions {
 export class FileStore extends TusFileStore {
   readonly byteStore: FileBytes
   readonly #told: KvStore<Upload> | undefined
+  readonly #now: Now
   #started: Promise<void> | undefined
 
   constructor(options: FileStoreOptions) {
@@ -38,6 +42,7 @@ export class FileStore extends TusFileStore {
     this.directory = path.resolve(directory)
     this.byteStore = byteStore
     this.#told = configstore
+    this.#now = options.now ?? wallClock
     // A plain @tus/server has no concatenation, whatever its store can do.
     this.extensions = byteStore.extensions.filter((name) => !name.startsWith('concatenation'))
   }
@@ -46,7 +51,7 @@ export class FileStore extends TusFileStore {
     await this.#start()
     const head = {
       id: upload.id,
-      createdAt: Date.now(),
+      createdAt: this.#now(),
       dialect: 'tus' as const,
       ...(hasEntries(upload.metadata) && { metadata: Metadata.stringify(upload.metadata) }),
     }
@@ -112,7 +117,7 @@ export class FileStore extends TusFileStore {
     let removed = 0
     if (lifeMs <= 0) return removed
     for await (const { head, mark } of this.byteStore.walk()) {
-      if (mark.state !== 'open' || Date.now() < head.createdAt + lifeMs) continue
+      if (mark.state !== 'open' || this.#now() < head.createdAt + lifeMs) continue
       if (await this.#remove(head.id)) removed++
     }
     return removed

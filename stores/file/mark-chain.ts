@@ -14,7 +14,10 @@ export interface Current extends MarkContent {
   readonly highest: number
 }
 
-/** What is known of an upload; undefined when it is not there. A tombstone counts wherever it stands. */
+/**
+ * What is known of an upload; undefined when it is not there. The tombstone of generation 0 counts whatever else is
+ * there; one of a higher generation, until a generation above it was completed: then its writer was superseded.
+ */
 export async function readMarks(
   fileSystem: FileSystem,
   layout: FileLayout,
@@ -39,7 +42,8 @@ export async function openMarks(
       if (mark === undefined) return live && { ...live, highest: generation - 1 }
       const content = await contentOrClosed(mark)
       // Where a file system folds upper and lower case, the file may be another upload's.
-      const counts = content !== 'incomplete' && content.head.id === id && live?.slot.state !== 'terminated'
+      const isGone = live?.generation === 0 && live.slot.state === 'terminated'
+      const counts = content !== 'incomplete' && content.head.id === id && !isGone
       const replaced = counts ? live?.mark : mark
       if (counts) live = { ...content, mark, generation }
       await replaced?.close()

@@ -16,6 +16,7 @@ import {
   slotPosition,
   tombstoneSequence,
 } from './mark-codec.ts'
+import { isOfEarlierBoot } from './writer.ts'
 
 export interface MarkContent {
   readonly head: UploadHead
@@ -43,7 +44,8 @@ export class MarkFile {
   }
 
   /**
-   * What the mark says, or `incomplete` when it was never completed: cut off while it was made, or only claimed.
+   * What the mark says, or `incomplete` when it was never completed: cut off while it was made, only claimed, or lost
+   * with the power before it was ever synced.
    * Fails with `damaged` when it was complete once, and is not any more.
    */
   async content(): Promise<MarkContent | 'incomplete'> {
@@ -57,7 +59,7 @@ export class MarkFile {
     const isWhole = typeof head === 'object'
     if (slot && isWhole) return { head: head as UploadHead, slot }
     // The first slot is written with the head, in one go. A second one says that both had been there.
-    const wasWhole = slot ? slot.sequence > 1 : hasBothSlots(bytes)
+    const wasWhole = slot ? slot.sequence > 1 && !isPerhapsUnsynced(slot) : hasBothSlots(bytes)
     if (wasWhole) throw new StoreError('damaged', 'the mark of an upload is damaged')
     return 'incomplete'
   }
@@ -83,12 +85,7 @@ export class MarkFile {
 
   /** Writes a tombstone into both slots, newer than anything that a writer who comes too late could put over one. */
   async bury(slot: Slot): Promise<void> {
-    const tombstone = encodeSlot({
-      ...slot,
-      state: 'terminated',
-      isReleased: true,
-      sequence: tombstoneSequence,
-    })
+    const tombstone = encodeSlot(tombstoneOf(slot))
     await writeWhole(this.#handle, Buffer.concat([tombstone, tombstone]), 0)
   }
 
@@ -110,6 +107,16 @@ export class MarkFile {
   async close(): Promise<void> {
     await this.#handle.close()
   }
+}
+
+/** The slot after which there is no other. */
+export function tombstoneOf(slot: Slot): Slot {
+  return { ...slot, state: 'terminated', isReleased: true, sequence: tombstoneSequence }
+}
+
+/** Whether a loss of power may have kept this slot without the head, which is synced before any slot speaks of a sync. */
+function isPerhapsUnsynced({ state, syncedOffset, writer }: Slot): boolean {
+  return (state === 'terminated' || (state === 'open' && syncedOffset === 0)) && isOfEarlierBoot(writer)
 }
 
 function hasBothSlots(bytes: Buffer): boolean {

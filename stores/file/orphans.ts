@@ -4,15 +4,15 @@
  */
 import path from 'node:path'
 import { StoreError } from '../contracts.ts'
-import { FileLayout, ownId } from './file-layout.ts'
+import { type FileKind, FileLayout, ownId } from './file-layout.ts'
 import { errnoOf, type FileSystem } from './file-system.ts'
-import { readMarks } from './mark-chain.ts'
+import { type Current, readMarks } from './mark-chain.ts'
 import { MarkFile } from './mark-file.ts'
 
 interface FoundFile {
   readonly id: string
   readonly generation: number
-  readonly kind: 'mark' | 'data'
+  readonly kind: FileKind
   readonly file: string
 }
 
@@ -23,21 +23,26 @@ export async function* walkMarks(fileSystem: FileSystem, directory: string): Asy
 /** What is left over: single files, and whole uploads whose removal was cut off. */
 export type Orphan =
   | { readonly is: 'file'; readonly file: string }
-  | { readonly is: 'upload'; readonly id: string; readonly highest: number }
+  | ({ readonly is: 'upload'; readonly id: string } & Pick<Current, 'slot' | 'generation' | 'highest'>)
 
 export async function* findOrphans(
   fileSystem: FileSystem,
   layout: FileLayout,
   olderThanMs: number,
+  now: number,
 ): AsyncIterable<Orphan> {
+  // Files are dated by the wall clock. One that was set makes nothing older: what is left over can wait.
+  const before = Math.min(now, Date.now()) - olderThanMs
   for await (const found of walkFiles(fileSystem, layout.directory, '')) {
     const stat = await fileSystem.stat(found.file).catch(() => undefined)
-    if (stat === undefined || Date.now() - stat.mtimeMs <= olderThanMs) continue
-    const orphans = await judge(fileSystem, layout, found, stat.size, olderThanMs).catch((error: unknown) => {
-      // A damaged upload is for a person to look at.
-      if (error instanceof StoreError && error.code === 'damaged') return []
-      throw error
-    })
+    if (stat === undefined || stat.mtimeMs >= before) continue
+    const orphans = await judge(fileSystem, layout, found, stat.size, now - olderThanMs).catch(
+      (error: unknown) => {
+        // A damaged upload is for a person to look at.
+        if (error instanceof StoreError && error.code === 'damaged') return []
+        throw error
+      },
+    )
     yield* orphans
   }
 }
@@ -47,25 +52,30 @@ async function judge(
   layout: FileLayout,
   found: FoundFile,
   size: number,
-  olderThanMs: number,
+  before: number,
 ): Promise<Orphan[]> {
   const { id, generation, kind, file } = found
   const self: Orphan = { is: 'file', file }
   const current = await readMarks(fileSystem, layout, id)
+  if (kind === 'opening') {
+    // While its generation counts, who made it may still be alive, and about to write; it only costs a copy.
+    const mayCount = current?.slot.state === 'open' && generation >= current.generation
+    return size === 0 && !mayCount ? [self] : []
+  }
   if (current === undefined) {
     if (kind === 'data')
       return ownId.test(id) && !(await isThere(fileSystem, layout.mark(id, 0))) ? [self] : []
     if (generation > 0) return (await isOwnMark(fileSystem, found, size)) ? [self] : []
     if (!(await isOwnMark(fileSystem, found, size))) return []
-    // Bytes come only after a complete mark: with content it is somebody else's file, or for a person to look at.
+    // Bytes come only after a complete mark: with content it is somebody else's file, or for a person to look at, or
+    // the power was lost before the mark was on the disk.
     const data = { is: 'file' as const, file: layout.data(id, 0) }
     const dataSize = await sizeOf(fileSystem, data.file)
-    if (dataSize === 0) return [data, self]
+    if (dataSize === 0 || (await isOwnData(fileSystem, found, data.file))) return [data, self]
     return dataSize === undefined || size === 0 ? [self] : []
   }
   if (current.slot.state === 'terminated') {
-    const isOld = Date.now() - current.slot.movedAt > olderThanMs
-    return isOld ? [{ is: 'upload', id, highest: current.highest }] : []
+    return current.slot.movedAt < before ? [{ is: 'upload', id, ...current }] : []
   }
   if (generation >= current.generation) return []
   // A take-over that was cut off had no time to remove the bytes that it copied; those of generation 0 have no hidden name.
@@ -83,6 +93,15 @@ async function isOwnMark(fileSystem: FileSystem, { id, file }: FoundFile, size: 
   } finally {
     await mark?.close()
   }
+}
+
+/** Whether bytes beside a mark that says nothing are ours: under a name that we made, and made after the mark was. */
+async function isOwnData(fileSystem: FileSystem, { id, file }: FoundFile, data: string): Promise<boolean> {
+  if (!ownId.test(id)) return false
+  const [mark, bytes] = await Promise.all(
+    [file, data].map((each) => fileSystem.stat(each).catch(() => undefined)),
+  )
+  return mark !== undefined && bytes !== undefined && bytes.birthtimeMs >= mark.birthtimeMs
 }
 
 async function isThere(fileSystem: FileSystem, file: string): Promise<boolean> {

@@ -6,8 +6,11 @@
  * there is nothing to renew and `lost` never aborts.
  */
 import type { Lock as TusLock, Locker as TusLocker } from '@tus/utils'
-import { type AcquireOptions, type Lock, LockError, type Locker } from '../contracts.ts'
+import { type AcquireOptions, type Lock, LockError, type Locker, type WaitOptions } from '../contracts.ts'
 import { newTusLock } from '../tus-lock.ts'
+
+/** Who takes a lock so soon after a holder was asked for it has taken it over, and may be fought for it. */
+const rememberedMs = 1000
 
 export interface LocalLockerOptions {
   /** How long `newLock(id).lock()` waits, for code that was written for @tus/server. */
@@ -17,6 +20,8 @@ export interface LocalLockerOptions {
 export class LocalLocker implements Locker, TusLocker {
   readonly #held = new Map<string, LocalLock>()
   readonly #acquireTimeoutMs: number
+  /** When holders were asked to release, oldest first; those of the last second matter. */
+  readonly #askedAt = new Map<string, number>()
   #lastFence = 0
   #closed = false
 
@@ -44,10 +49,14 @@ export class LocalLocker implements Locker, TusLocker {
   async acquire(id: string, options: AcquireOptions): Promise<Lock> {
     if (this.#closed) throw new LockError('unavailable', 'The server is shutting down.')
     const holder = this.#held.get(id)
-    if (holder === undefined) return this.#give(id, false, options.onWanted)
-    // Asked for only now: callers may make the signal when somebody looks at it.
-    if (options.signal?.aborted) throw aborted(options.signal)
-    return await this.#wait(holder, options)
+    if (holder === undefined) return this.#give(id, options.onWanted)
+    return await this.#wait(holder, options, () => this.#give(id, options.onWanted))
+  }
+
+  async untilFree(id: string, options: WaitOptions): Promise<void> {
+    if (this.#closed) throw new LockError('unavailable', 'The server is shutting down.')
+    const holder = this.#held.get(id)
+    if (holder !== undefined) await this.#wait(holder, options, () => undefined)
   }
 
   /** The @tus/utils form of the same lock. */
@@ -55,9 +64,10 @@ export class LocalLocker implements Locker, TusLocker {
     return newTusLock(this, id, this.#acquireTimeoutMs)
   }
 
-  #give(id: string, waited: boolean, onWanted: (() => void) | undefined): LocalLock {
+  #give(id: string, onWanted: (() => void) | undefined): LocalLock {
     this.#lastFence += 1
-    const lock = new LocalLock(id, this.#lastFence, waited, onWanted, this.#released)
+    const isTakeOver = performance.now() - (this.#askedAt.get(id) ?? Number.NEGATIVE_INFINITY) < rememberedMs
+    const lock = new LocalLock(id, this.#lastFence, isTakeOver, onWanted, this.#released)
     this.#held.set(id, lock)
     return lock
   }
@@ -67,9 +77,12 @@ export class LocalLocker implements Locker, TusLocker {
     lock.waiter?.take()
   }
 
-  #wait(holder: LocalLock, options: AcquireOptions): Promise<Lock> {
-    const { signal, onWanted } = options
-    return new Promise<Lock>((resolve, reject) => {
+  /** Waits for the release of `holder`, and resolves with what `take` gives then. */
+  #wait<T>(holder: LocalLock, options: WaitOptions, take: () => T): Promise<T> {
+    // Asked for only now: callers may make the signal when somebody looks at it.
+    const { signal } = options
+    if (signal?.aborted) throw aborted(signal)
+    return new Promise<T>((resolve, reject) => {
       const onAbort = () => waiter.fail(aborted(signal!))
       const onTimeout = () => waiter.fail(new LockError('timeout', 'The upload was not released in time.'))
       const timer = setTimeout(onTimeout, options.timeoutMs)
@@ -81,7 +94,8 @@ export class LocalLocker implements Locker, TusLocker {
       const waiter: Waiter = {
         take: () => {
           leave()
-          resolve(this.#give(holder.id, true, onWanted))
+          this.#noteAsked(holder.id)
+          resolve(take())
         },
         fail: (error) => {
           leave()
@@ -91,8 +105,19 @@ export class LocalLocker implements Locker, TusLocker {
       signal?.addEventListener('abort', onAbort)
       holder.waiter?.fail(new LockError('superseded', 'A newer request waits for this upload.'))
       holder.waiter = waiter
+      this.#noteAsked(holder.id)
       holder.want()
     })
+  }
+
+  #noteAsked(id: string): void {
+    const now = performance.now()
+    this.#askedAt.delete(id)
+    this.#askedAt.set(id, now)
+    for (const [old, at] of this.#askedAt) {
+      if (now - at < rememberedMs) break
+      this.#askedAt.delete(old)
+    }
   }
 }
 
@@ -105,7 +130,7 @@ interface Waiter {
 class LocalLock implements Lock {
   readonly id: string
   readonly fence: number
-  readonly waited: boolean
+  readonly isTakeOver: boolean
   waiter?: Waiter
   #onWanted: (() => void) | undefined
   #released: ((lock: LocalLock) => void) | undefined
@@ -113,13 +138,13 @@ class LocalLock implements Lock {
   constructor(
     id: string,
     fence: number,
-    waited: boolean,
+    isTakeOver: boolean,
     onWanted: (() => void) | undefined,
     released: (lock: LocalLock) => void,
   ) {
     this.id = id
     this.fence = fence
-    this.waited = waited
+    this.isTakeOver = isTakeOver
     this.#onWanted = onWanted
     this.#released = released
   }

@@ -19,7 +19,7 @@ export class Keys {
   wait(id: string): string {
     return `${this.prefix}wait:${tag(id)}`
   }
-  /** The last fence that was given out; outlives the lock by an hour. */
+  /** Hash: last (fence that was given out), askedAt (when a holder was asked to release). Outlives the lock by an hour. */
   fence(id: string): string {
     return `${this.prefix}fence:${tag(id)}`
   }
@@ -34,6 +34,10 @@ export class Keys {
   /** Sorted set: ids by the time at which they were created. */
   get recent(): string {
     return `${this.prefix}index:recent`
+  }
+  /** The last walk through all uploads: when it began, and the run id of Redis. */
+  get walk(): string {
+    return `${this.prefix}walk`
   }
   /** Channel of one process: what its locks and waiters are told. */
   channel(processToken: string): string {

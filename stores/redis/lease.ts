@@ -2,16 +2,22 @@
  * How long a holder may believe that its lock stands. Pure: the clocks are handed in.
  *
  * The lease is counted from before the request was sent, less a margin, so it ends here before it ends in Redis.
- * Two clocks judge it, and the first to say so ends it: the monotonic one stands still while a machine is suspended,
- * the wall clock may be set back. A lease that ended never stands again.
+ * The time for which a machine was suspended counts, and the wall clock does not: a lease neither ends nor lives on
+ * because somebody set it. A lease that ended never stands again.
  */
+import { bootClock } from '../clock.ts'
+
 export interface Moment {
+  /** Stands still while the machine is suspended; for waits. */
   readonly monotonicMs: number
-  readonly wallMs: number
+  /** Goes on meanwhile. */
+  readonly bootMs: number
 }
 export type Clock = () => Moment
 
-export const systemClock: Clock = () => ({ monotonicMs: performance.now(), wallMs: Date.now() })
+const bootMs = bootClock()
+
+export const systemClock: Clock = () => ({ monotonicMs: performance.now(), bootMs: bootMs() })
 
 export class Lease {
   readonly #clock: Clock
@@ -30,7 +36,7 @@ export class Lease {
   remainingMs(): number {
     if (this.#ended) return 0
     const now = this.#clock()
-    const usedMs = Math.max(now.monotonicMs - this.#since.monotonicMs, now.wallMs - this.#since.wallMs)
+    const usedMs = Math.max(now.monotonicMs - this.#since.monotonicMs, now.bootMs - this.#since.bootMs)
     if (usedMs >= this.#usableMs) this.#ended = true
     return this.#ended ? 0 : this.#usableMs - usedMs
   }

@@ -31,15 +31,24 @@ export async function putWithHints(
   record: UploadRecord,
   expiresAt: number | undefined,
 ): Promise<void> {
-  const { id, createdAt } = record.head
-  const { keys } = connection
   const reply = await connection.batch(() => {
-    void connection.run((redis) => redis.zadd(keys.recent, createdAt, id)).catch(() => {})
-    void putExpiry(connection, id, expiresAt)
+    void putHints(connection, record, expiresAt)
     return connection.runScript(put.script, put.keys, put.args)
   })
   const [isPut, newerExpiresAt] = reply as [number, string?]
-  if (isPut === 0) await putExpiry(connection, id, newerExpiresAt ? Number(newerExpiresAt) : undefined)
+  if (isPut === 0)
+    await putExpiry(connection, record.head.id, newerExpiresAt ? Number(newerExpiresAt) : undefined)
+}
+
+/** Sends the index entries of an upload. Never fails. */
+export async function putHints(
+  connection: RedisConnection,
+  { head }: UploadRecord,
+  expiresAt: number | undefined,
+): Promise<void> {
+  const { recent } = connection.keys
+  const added = connection.run((redis) => redis.zadd(recent, head.createdAt, head.id)).catch(() => {})
+  await Promise.all([added, putExpiry(connection, head.id, expiresAt)])
 }
 
 async function putExpiry(

@@ -41,14 +41,14 @@ export class RedisConfigStore<T = Upload> implements KvStore<T> {
     const { keys } = this.#connection
     // A scan may show a key twice.
     const found = new Set<string>()
-    let cursor = '0'
-    do {
-      const [next, names] = await this.#connection.run((redis) =>
-        redis.scan(cursor, 'MATCH', keys.configPattern, 'COUNT', 250),
-      )
-      cursor = next
-      for (const name of names) found.add(keys.configKey(name)!)
-    } while (cursor !== '0')
+    await this.#connection.runOnEach(async (redis) => {
+      let cursor = '0'
+      do {
+        const [next, names] = await redis.scan(cursor, 'MATCH', keys.configPattern, 'COUNT', 250)
+        cursor = next
+        for (const name of names) found.add(keys.configKey(name)!)
+      } while (cursor !== '0')
+    })
     return [...found]
   }
 }

@@ -1,24 +1,35 @@
 /**
- * One process's way to Redis: a connection for commands, and one for messages when somebody subscribes.
+ * One process's way to Redis, be it one server, a primary that Sentinel names, or a Cluster: connections for commands,
+ * and one for messages when somebody subscribes.
  *
  * Nothing ever waits for Redis to come back. Commands are not queued while it is away, they fail at once; a command
  * that was cut off is never sent again by itself, because it may have been executed; a silent connection is cut after
  * one command timeout. The connections heal by themselves.
  */
-import { once } from 'node:events'
-import { Redis, type RedisOptions, ReplyError } from 'ioredis'
-import { StoreError } from '../contracts.ts'
+import type { Redis, RedisOptions } from 'ioredis'
 import { Keys } from './keys.ts'
+import type { ClientOptions } from './redis-client.ts'
+import { RedisCluster } from './redis-cluster.ts'
+import { asStoreError, describe, isTimeout, RedisFailure } from './redis-failure.ts'
+import type { HomeEvents, RedisHome } from './redis-home.ts'
+import { RedisSingle } from './redis-single.ts'
+import { RedisSubscriber } from './redis-subscriber.ts'
+import { parseRedisUrl, type RedisTarget } from './redis-url.ts'
 import { runScript, type Script } from './scripts.ts'
 
+export { RedisFailure } from './redis-failure.ts'
+
 export interface RedisConnectionOptions {
-  /** `redis://` or `rediss://` (TLS), with `user:password@`, host, port and `/database`. */
+  /**
+   * `redis://user:password@host:6379/0`, `redis+sentinel://user:password@host1:26379,host2:26379/name/0` or
+   * `redis+cluster://user:password@host1:6379,host2:6379`; with `rediss` for TLS.
+   */
   readonly url: string
   /** Stands before every key and channel. */
   readonly keyPrefix?: string
   /** A command without an answer for so long has failed, and its connection is cut. Below a third of the lease. */
   readonly commandTimeoutMs?: number
-  /** Certificates and the like, for `rediss://`. */
+  /** Certificates and the like, for `rediss`. */
   readonly tls?: NonNullable<RedisOptions['tls']>
   /** Is told what changes, once for each change. */
   readonly report?: (event: RedisEvent) => void
@@ -26,7 +37,8 @@ export interface RedisConnectionOptions {
 
 /**
  * - `available`: commands are answered (again)
- * - `away`: it cannot be reached; everything fails at once until `available`
+ * - `away`: it cannot be reached; everything fails at once until `available`. Of a Cluster a part is enough, and what
+ *   belongs to the other parts is still answered
  * - `replaced`: another server, or the same one restarted, answers now; its data may be empty or older
  * - `may-evict`: its settings allow it to throw keys away (`maxmemory-policy` is not `noeviction`)
  */
@@ -36,42 +48,31 @@ export type RedisEvent =
   | { readonly is: 'replaced'; readonly runId: string }
   | { readonly is: 'may-evict'; readonly policy: string }
 
-/** A command failed; `mayHaveRun` says whether Redis may have executed it all the same. */
-export class RedisFailure extends StoreError {
-  readonly mayHaveRun: boolean
-
-  constructor(
-    code: 'unavailable' | 'damaged',
-    message: string,
-    options: { cause: unknown; mayHaveRun: boolean },
-  ) {
-    super(code, message, options)
-    this.mayHaveRun = options.mayHaveRun
-  }
-}
-
-const START_TIMEOUT_MS = 1_500
-const RECONNECT_MAX_MS = 1_000
-
 export class RedisConnection {
   readonly keys: Keys
   readonly commandTimeoutMs: number
-  readonly #options: RedisConnectionOptions
+  readonly #target: RedisTarget
+  readonly #clientOptions: ClientOptions
   readonly #listeners = new Set<(event: RedisEvent) => void>()
-  readonly #channels = new Map<string, (message: string) => void>()
-  #client: Redis | undefined
+  /** What the servers with the data identify themselves by. */
+  #runIds = new Map<Redis, string>()
+  #home: RedisHome | undefined
   #connecting: Promise<void> | undefined
-  #subscriber: Redis | undefined
-  #subscribing: Promise<Redis> | undefined
+  #subscriber: RedisSubscriber | undefined
+  #hasMetAll = false
   #isAvailable = false
-  #lastError: Error | undefined
-  #runId: string | undefined
   #warnedOfEviction = false
 
+  /** Throws a `RedisUrlError`, whose sentence repeats nothing of the URL. */
   constructor(options: RedisConnectionOptions) {
-    this.#options = options
+    this.#target = parseRedisUrl(options.url)
     this.keys = new Keys(options.keyPrefix)
     this.commandTimeoutMs = options.commandTimeoutMs ?? 2_000
+    this.#clientOptions = {
+      target: this.#target,
+      commandTimeoutMs: this.commandTimeoutMs,
+      tls: options.tls,
+    }
     if (options.report) this.#listeners.add(options.report)
   }
 
@@ -79,9 +80,9 @@ export class RedisConnection {
     return this.#isAvailable
   }
 
-  /** Identifies the running server; undefined before the first connection. */
+  /** Identifies the running server, or the primaries of a Cluster; undefined before the first connection. */
   get runId(): string | undefined {
-    return this.#runId
+    return this.#runIds.size === 0 ? undefined : [...this.#runIds.values()].sort().join(',')
   }
 
   /** Calls `listener` at every change, until the returned function is called. */
@@ -96,47 +97,57 @@ export class RedisConnection {
     return this.#connecting
   }
 
-  /** Ends both connections. Commands that are still under way fail. */
+  /** Ends all connections. Commands that are still under way fail. */
   async close(): Promise<void> {
-    const clients = [this.#subscriber, this.#client]
-    this.#subscriber = this.#subscribing = undefined
-    this.#client = this.#connecting = undefined
-    this.#channels.clear()
+    const [subscriber, home] = [this.#subscriber, this.#home]
+    this.#subscriber = this.#home = this.#connecting = undefined
     this.#isAvailable = false
-    for (const client of clients) {
-      client?.disconnect()
-      const stream = client?.stream
-      if (stream === undefined || stream.closed) continue
-      const closed = once(stream, 'close')
-      stream.destroy()
-      await closed
+    await subscriber?.close()
+    await home?.close()
+  }
+
+  /**
+   * Hands something that sends commands to `work`. In a Cluster each command goes where its first key lives. Fails with
+   * `unavailable`, at once when Redis is away.
+   */
+  async run<T>(work: (redis: Redis) => Promise<T>): Promise<T> {
+    const home = this.#home
+    if (home === undefined || !home.isUsable) throw this.#away()
+    try {
+      return await work(home.commands)
+    } catch (error) {
+      home.onFailure(error)
+      throw asStoreError(error, this.#target.shown)
     }
   }
 
-  /** Hands the client to `work`. Fails with `unavailable`, at once when Redis is away. */
-  async run<T>(work: (redis: Redis) => Promise<T>): Promise<T> {
-    const client = this.#client
-    if (client === undefined || client.status !== 'ready') throw this.#away()
-    try {
-      return await work(client)
-    } catch (error) {
-      if (isTimeout(error)) client.stream?.destroy()
-      throw asStoreError(error, this.#place())
+  /** Like `run`, on every server that holds a part of the data; one after the other. */
+  async runOnEach<T>(work: (redis: Redis) => Promise<T>): Promise<T[]> {
+    if (this.#home === undefined || !this.#isAvailable) throw this.#away()
+    const results: T[] = []
+    for (const primary of this.#home.primaries) {
+      try {
+        results.push(await work(primary))
+      } catch (error) {
+        if (isTimeout(error)) primary.stream?.destroy()
+        throw asStoreError(error, this.#target.shown)
+      }
     }
+    return results
   }
 
   runScript(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown> {
     return this.run((redis) => runScript(redis, script, keys, args))
   }
 
-  /** Sends what `work` asks for within one call in one write. */
+  /** Sends what `work` asks for within one call in one write, or one to each server. */
   batch<T>(work: () => T): T {
-    const stream = this.#client?.stream
-    stream?.cork()
+    const streams = this.#home?.primaries.map(({ stream }) => stream) ?? []
+    for (const stream of streams) stream?.cork()
     try {
       return work()
     } finally {
-      stream?.uncork()
+      for (const stream of streams) stream?.uncork()
     }
   }
 
@@ -145,119 +156,63 @@ export class RedisConnection {
    * loss of the connection it subscribes again by itself. Messages that are sent meanwhile are lost.
    */
   async subscribe(channel: string, onMessage: (message: string) => void): Promise<void> {
+    const home = this.#home
+    if (home === undefined) throw this.#away()
+    this.#subscriber ??= new RedisSubscriber(() => home.makeSubscriber())
     try {
-      this.#subscribing ??= this.#makeSubscriber()
-      const subscriber = await this.#subscribing
-      await subscriber.subscribe(channel)
-      this.#channels.set(channel, onMessage)
+      await this.#subscriber.add(channel, onMessage)
     } catch (error) {
-      throw asStoreError(error, this.#place())
+      throw asStoreError(error, this.#target.shown)
     }
   }
 
   async unsubscribe(channel: string): Promise<void> {
-    this.#channels.delete(channel)
-    // A connection that is lost is no longer subscribed either.
-    await this.#subscriber?.unsubscribe(channel).catch(() => {})
+    await this.#subscriber?.remove(channel)
   }
 
   /** Cuts a subscriber connection that has gone silent, so that it is made anew. */
   checkSubscriber(): void {
-    const subscriber = this.#subscriber
-    if (subscriber?.status === 'ready') subscriber.ping().catch(() => subscriber.stream?.destroy())
+    this.#subscriber?.check()
   }
 
   async #connect(): Promise<void> {
-    const client = this.#makeClient()
-    this.#client = client
-    client.on('ready', () => void this.#becomeAvailable(client))
-    client.on('close', () => this.#becomeAway('the connection was closed'))
-    client.on('error', (error) => {
-      this.#lastError = error
-    })
-    const failure = await this.#firstConnection(client)
+    const events: HomeEvents = {
+      onAvailable: () => this.#becomeAvailable(),
+      onAway: (cause) => this.#becomeAway(cause),
+      onReady: (client) => void this.#meet(home, client),
+    }
+    const home: RedisHome =
+      this.#target.is === 'cluster'
+        ? new RedisCluster(this.#clientOptions, events)
+        : new RedisSingle(this.#clientOptions, events)
+    this.#home = home
+    const failure = await home.start()
     if (failure === undefined) return
-    this.#client = this.#connecting = undefined
-    client.disconnect()
-    throw new StoreError('unavailable', `Redis at ${this.#place()} cannot be used: ${describe(failure)}`, {
-      cause: failure,
-    })
+    this.#isAvailable = false
+    this.#home = this.#connecting = undefined
+    void home.close().catch(() => {})
+    const message = `Redis at ${this.#target.shown} cannot be used: ${describe(failure)}`
+    throw new RedisFailure('unavailable', message, { cause: failure, mayHaveRun: false })
   }
 
-  async #makeSubscriber(): Promise<Redis> {
-    const subscriber = this.#makeClient()
-    this.#subscriber = subscriber
-    subscriber.on('error', () => {})
-    subscriber.on('message', (channel: string, message: string) => this.#channels.get(channel)?.(message))
-    const failure = await this.#firstConnection(subscriber)
-    if (failure !== undefined) {
-      this.#subscriber = this.#subscribing = undefined
-      subscriber.disconnect()
-      throw failure
-    }
-    subscriber.on('ready', () => {
-      const channels = [...this.#channels.keys()]
-      if (channels.length > 0) subscriber.subscribe(...channels).catch(() => subscriber.stream?.destroy())
-    })
-    return subscriber
+  #becomeAvailable(): void {
+    if (this.#isAvailable) return
+    this.#isAvailable = true
+    this.#tell({ is: 'available' })
   }
 
-  #makeClient(): Redis {
-    return new Redis(this.#options.url, {
-      lazyConnect: true,
-      enableOfflineQueue: false,
-      autoResendUnfulfilledCommands: false,
-      autoResubscribe: false,
-      maxRetriesPerRequest: 0,
-      commandTimeout: this.commandTimeoutMs,
-      connectTimeout: this.commandTimeoutMs,
-      disconnectTimeout: 100,
-      keepAlive: 10_000,
-      retryStrategy: (attempt: number) => Math.min(50 * 2 ** Math.min(attempt, 6), RECONNECT_MAX_MS),
-      // After a failover the old primary refuses writes: the name may lead to the new one by now.
-      reconnectOnError: (error: Error) => error.message.startsWith('READONLY'),
-      ...(this.#options.tls && { tls: this.#options.tls }),
-    })
+  #becomeAway(cause: string): void {
+    if (!this.#isAvailable) return
+    this.#isAvailable = false
+    this.#tell({ is: 'away', cause })
   }
 
-  /** The reason why the first connection failed; undefined when it is ready. */
-  #firstConnection(client: Redis): Promise<Error | undefined> {
-    return new Promise((resolve) => {
-      let last: Error | undefined
-      const end = (failure: Error | undefined) => {
-        clearTimeout(timer)
-        client.off('error', onError)
-        client.off('close', onClose)
-        resolve(failure)
-      }
-      const onError = (error: Error) => {
-        last ??= error
-      }
-      const onClose = () => end(last ?? new Error('the connection was closed'))
-      const timer = setTimeout(() => end(last ?? new Error('no answer')), START_TIMEOUT_MS)
-      client.on('error', onError)
-      client.once('close', onClose)
-      client.connect().then(
-        () => end(undefined),
-        (error: Error) => {
-          // The close that follows carries the cause; this one only says that the connection is closed.
-          if (error.message !== 'Connection is closed.') last = error
-        },
-      )
-    })
-  }
-
-  async #becomeAvailable(client: Redis): Promise<void> {
-    this.#lastError = undefined
-    if (!this.#isAvailable) {
-      this.#isAvailable = true
-      this.#tell({ is: 'available' })
-    }
+  /** Who is it that answers, and does it keep what it is given? */
+  async #meet(home: RedisHome, client: Redis): Promise<void> {
     const info = await client.info().catch(() => '')
+    if (home !== this.#home) return
     const runId = field(info, 'run_id')
-    const before = this.#runId
-    if (runId !== undefined) this.#runId = runId
-    if (runId !== undefined && before !== undefined && runId !== before) this.#tell({ is: 'replaced', runId })
+    if (runId !== undefined) this.#notice(home, client, runId)
 
     const policy = field(info, 'maxmemory_policy')
     const mayEvict = policy !== undefined && policy !== 'noeviction' && field(info, 'maxmemory') !== '0'
@@ -265,10 +220,17 @@ export class RedisConnection {
     this.#warnedOfEviction = mayEvict
   }
 
-  #becomeAway(reason: string): void {
-    if (!this.#isAvailable) return
-    this.#isAvailable = false
-    this.#tell({ is: 'away', cause: this.#lastError === undefined ? reason : describe(this.#lastError) })
+  #notice(home: RedisHome, client: Redis, runId: string): void {
+    const isNew = ![...this.#runIds.values()].includes(runId)
+    // A Cluster that is met for the first time has as many new ones as primaries.
+    const wasComplete = this.#hasMetAll
+    this.#runIds.set(client, runId)
+    const primaries = new Set(home.primaries)
+    for (const known of this.#runIds.keys()) if (!primaries.has(known)) this.#runIds.delete(known)
+    this.#hasMetAll ||= this.#runIds.size === primaries.size
+    if (!isNew || !wasComplete) return
+    this.#subscriber?.leaveUnlessAt(home.primaries)
+    this.#tell({ is: 'replaced', runId })
   }
 
   #tell(event: RedisEvent): void {
@@ -276,49 +238,11 @@ export class RedisConnection {
   }
 
   #away(): RedisFailure {
-    const options = { cause: this.#lastError, mayHaveRun: false }
-    return new RedisFailure('unavailable', `Redis at ${this.#place()} is away.`, options)
-  }
-
-  /** Host and port; never the password. */
-  #place(): string {
-    try {
-      return new URL(this.#options.url).host
-    } catch {
-      return 'an address that is no URL'
-    }
+    const message = `Redis at ${this.#target.shown} is away.`
+    return new RedisFailure('unavailable', message, { cause: undefined, mayHaveRun: false })
   }
 }
 
 function field(info: string, name: string): string | undefined {
   return new RegExp(`^${name}:(.*?)\\r?$`, 'm').exec(info)?.[1]
-}
-
-function isTimeout(error: unknown): boolean {
-  return error instanceof Error && error.message === 'Command timed out'
-}
-
-/** Everything passes but what contradicts itself: a key of another kind, or a script that Redis cannot run. */
-function asStoreError(error: unknown, place: string): StoreError {
-  if (error instanceof StoreError) return error
-  const message = describe(error)
-  // An answer, also a refusal, means that nothing is under way any more.
-  const mayHaveRun = !(error instanceof ReplyError) && !message.startsWith("Stream isn't writeable")
-  if (/WRONGTYPE|user_script/.test(message)) {
-    const options = { cause: error, mayHaveRun: true }
-    return new RedisFailure('damaged', `Redis at ${place} holds something else: ${message}`, options)
-  }
-  return new RedisFailure('unavailable', `Redis at ${place} cannot be used: ${message}`, {
-    cause: error,
-    mayHaveRun,
-  })
-}
-
-function describe(error: unknown): string {
-  if (!(error instanceof Error)) return String(error)
-  // An AggregateError (all addresses of a name failed) has its words in its parts.
-  if (error instanceof AggregateError && error.message === '') return error.errors.map(describe).join('; ')
-  // ioredis's words for a command that was cut off, which here is never sent again.
-  if (error.name === 'MaxRetriesPerRequestError') return 'the connection was lost before the answer'
-  return error.message
 }

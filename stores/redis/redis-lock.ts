@@ -9,6 +9,7 @@ import type { Lease } from './lease.ts'
 /** What a lock needs done in Redis. */
 export interface LockHome {
   release(lock: RedisLock): Promise<void>
+  checkpoint(lock: RedisLock, record: UploadRecord, expiresAt: number | undefined): void
   commitAndRelease(lock: RedisLock, record: UploadRecord, expiresAt: number | undefined): Promise<void>
 }
 
@@ -16,7 +17,7 @@ export class RedisLock implements Lock {
   readonly id: string
   readonly token: string
   readonly fence: number
-  readonly waited: boolean
+  readonly isTakeOver: boolean
   readonly lease: Lease
   readonly #home: LockHome
   readonly #onWanted: (() => void) | undefined
@@ -28,14 +29,14 @@ export class RedisLock implements Lock {
 
   constructor(
     home: LockHome,
-    of: { id: string; token: string; fence: number; waited: boolean; lease: Lease },
+    of: { id: string; token: string; fence: number; isTakeOver: boolean; lease: Lease },
     onWanted: (() => void) | undefined,
   ) {
     this.#home = home
     this.id = of.id
     this.token = of.token
     this.fence = of.fence
-    this.waited = of.waited
+    this.isTakeOver = of.isTakeOver
     this.lease = of.lease
     this.#onWanted = onWanted
   }
@@ -80,6 +81,10 @@ export class RedisLock implements Lock {
     if (this.#isReleased) return
     this.#isReleased = true
     await this.#home.release(this)
+  }
+
+  checkpoint(record: UploadRecord, expiresAt?: number): void {
+    if (!this.#isReleased) this.#home.checkpoint(this, record, expiresAt)
   }
 
   async commitAndRelease(record: UploadRecord, expiresAt?: number): Promise<void> {

@@ -3,15 +3,23 @@
  *
  * The one idea: whoever asks either gets the lock or is registered as the newest waiter in the same step, and from
  * then on messages move it: `wanted` to the holder, `free` or `superseded` to the waiter. Messages may be lost, so
- * renewals say `wanted` too, and waiters ask again once a second. Every command names its token and can be repeated;
+ * renewals and checkpoints say `wanted` too, and waiters ask again once a second. Every command names its token and can be repeated;
  * one without an answer counts as possibly executed.
  */
 import { randomBytes } from 'node:crypto'
 import type { Lock as TusLock, Locker as TusLocker } from '@tus/utils'
-import { type AcquireOptions, type Lock, LockError, type Locker, type UploadRecord } from '../contracts.ts'
+import {
+  type AcquireOptions,
+  type Lock,
+  LockError,
+  type Locker,
+  type UploadRecord,
+  type WaitOptions,
+} from '../contracts.ts'
 import { decodeIdentity, encodeIdentity, isProvablyDead, ownIdentity } from '../process-identity.ts'
 import { newTusLock } from '../tus-lock.ts'
-import { type Clock, Lease, systemClock } from './lease.ts'
+import { Checkpoints } from './checkpoints.ts'
+import { type Clock, Lease, type Moment, systemClock } from './lease.ts'
 import { putArgs, putWithHints } from './record-codec.ts'
 import { type RedisConnection, RedisFailure } from './redis-connection.ts'
 import { type LockHome, RedisLock } from './redis-lock.ts'
@@ -34,8 +42,15 @@ export interface RedisLockerOptions {
 const FENCE_KEPT_MS = 3_600_000
 /** A waiter asks again this often, and is forgotten when it did not for three times as long. */
 const ASK_AGAIN_MS = 1_000
+/** Renewals are this frequent at least, because they carry wishes whose messages were lost. */
+const TICK_MAX_MS = 1_000
+/** Who takes a lock so soon after a holder was asked for it has taken it over, and may be fought for it. */
+const REMEMBERED_MS = 1_000
 
-type Reply = ['taken', string] | ['busy', string, string, number] | ['superseded']
+type Reply = ['taken', string, number] | ['free'] | ['busy', string, string, number] | ['superseded']
+
+/** What somebody wants of a lock: to have it, or that nobody has it. */
+type Wish = 'lock' | 'free'
 
 export class RedisLocker implements Locker, TusLocker {
   readonly leaseMs: number
@@ -43,12 +58,14 @@ export class RedisLocker implements Locker, TusLocker {
   readonly #acquireTimeoutMs: number
   readonly #clock: Clock
   readonly #upkeep: Upkeep
+  readonly #checkpoints: Checkpoints
   readonly #channel: string
   readonly #holder = encodeIdentity(ownIdentity())
   /** Acquisitions under way, by token. */
   readonly #turns = new Map<string, Turn>()
   readonly #home: LockHome = {
     release: (lock) => this.#release(lock),
+    checkpoint: (lock, record, expiresAt) => this.#checkpoints.add(lock, record, expiresAt),
     commitAndRelease: (lock, record, expiresAt) => this.#commitAndRelease(lock, record, expiresAt),
   }
   #started: Promise<void> | undefined
@@ -66,8 +83,12 @@ export class RedisLocker implements Locker, TusLocker {
     this.#upkeep = new Upkeep({
       connection: this.#connection,
       leaseMs: this.leaseMs,
-      tickMs: options.tickMs ?? this.leaseMs / 10,
+      tickMs: options.tickMs ?? Math.min(TICK_MAX_MS, this.leaseMs / 10),
       clock: this.#clock,
+    })
+    this.#checkpoints = new Checkpoints({
+      connection: this.#connection,
+      onReply: (lock, reply) => this.#upkeep.learn(lock, reply),
     })
   }
 
@@ -89,6 +110,7 @@ export class RedisLocker implements Locker, TusLocker {
   async close(): Promise<void> {
     this.#stopListening?.()
     for (const turn of this.#turns.values()) turn.end('closed')
+    this.#checkpoints.close()
     this.#upkeep.close()
     const wasStarted = this.#started !== undefined
     this.#started = undefined
@@ -96,7 +118,25 @@ export class RedisLocker implements Locker, TusLocker {
   }
 
   async acquire(id: string, options: AcquireOptions): Promise<Lock> {
-    const { signal } = options
+    return await this.#enter(options, async (token, turn) => {
+      const { sentAt, ...given } = (await this.#wait(id, 'lock', token, turn, options))!
+      const lease = new Lease(this.#clock, sentAt, this.leaseMs, this.leaseMs / 10)
+      const of = { id, token, lease, ...given }
+      return await this.#hold(new RedisLock(this.#home, of, options.onWanted), turn)
+    })
+  }
+
+  async untilFree(id: string, options: WaitOptions): Promise<void> {
+    await this.#enter(options, (token, turn) => this.#wait(id, 'free', token, turn, options))
+  }
+
+  /** The @tus/utils form of the same lock. */
+  newLock(id: string): TusLock {
+    return newTusLock(this, id, this.#acquireTimeoutMs)
+  }
+
+  /** Gives `work` a token and a place in the queue. */
+  async #enter<T>({ signal }: WaitOptions, work: (token: string, turn: Turn) => Promise<T>): Promise<T> {
     if (signal?.aborted) throw lockError('aborted', signal.reason)
     if (this.#started === undefined || !this.#connection.isAvailable) await this.#requireStarted()
 
@@ -104,16 +144,11 @@ export class RedisLocker implements Locker, TusLocker {
     const turn = new Turn(signal)
     this.#turns.set(token, turn)
     try {
-      return await this.#take(id, token, turn, options)
+      return await work(token, turn)
     } finally {
       turn.close()
       this.#turns.delete(token)
     }
-  }
-
-  /** The @tus/utils form of the same lock. */
-  newLock(id: string): TusLock {
-    return newTusLock(this, id, this.#acquireTimeoutMs)
   }
 
   async #start(): Promise<void> {
@@ -134,18 +169,22 @@ export class RedisLocker implements Locker, TusLocker {
     }
   }
 
-  /** Asks until the lock is taken or the wait has ended. */
-  async #take(id: string, token: string, turn: Turn, options: AcquireOptions): Promise<Lock> {
+  /** Asks until the wish is granted or the wait has ended. Undefined when nobody holds the lock, and that is enough. */
+  async #wait(
+    id: string,
+    wish: Wish,
+    token: string,
+    turn: Turn,
+    options: WaitOptions,
+  ): Promise<{ sentAt: Moment; fence: number; isTakeOver: boolean } | undefined> {
     const deadlineMs = this.#clock().monotonicMs + options.timeoutMs
     let awaited = ''
     for (;;) {
       const sentAt = this.#clock()
-      const reply = await this.#ask(id, token, awaited)
-      if (reply[0] === 'taken') {
-        const lease = new Lease(this.#clock, sentAt, this.leaseMs, this.leaseMs / 10)
-        const of = { id, token, fence: Number(reply[1]), waited: awaited !== '', lease }
-        return await this.#hold(new RedisLock(this.#home, of, options.onWanted), turn)
-      }
+      const reply = await this.#ask(id, wish, token, awaited)
+      if (reply[0] === 'free') return undefined
+      if (reply[0] === 'taken')
+        return { sentAt, fence: Number(reply[1]), isTakeOver: awaited !== '' || reply[2] === 1 }
       if (reply[0] === 'superseded') throw lockError('superseded')
       const [, holderToken, holder, leftMs] = reply
       awaited = holderToken
@@ -166,13 +205,14 @@ export class RedisLocker implements Locker, TusLocker {
     }
   }
 
-  async #ask(id: string, token: string, awaited: string): Promise<Reply> {
+  async #ask(id: string, wish: Wish, token: string, awaited: string): Promise<Reply> {
     const { keys } = this.#connection
+    const times = [FENCE_KEPT_MS, REMEMBERED_MS]
     try {
       return (await this.#connection.runScript(
         scripts.acquire,
         [keys.lock(id), keys.wait(id), keys.fence(id)],
-        [token, this.#holder, this.#channel, this.leaseMs, 3 * ASK_AGAIN_MS, awaited, FENCE_KEPT_MS],
+        [token, this.#holder, this.#channel, this.leaseMs, 3 * ASK_AGAIN_MS, awaited, ...times, wish, id],
       )) as Reply
     } catch (error) {
       const mayHaveRun = !(error instanceof RedisFailure) || error.mayHaveRun
@@ -204,11 +244,13 @@ export class RedisLocker implements Locker, TusLocker {
   }
 
   async #release(lock: RedisLock): Promise<void> {
+    this.#checkpoints.drop(lock)
     this.#upkeep.remove(lock)
     await this.#upkeep.release(lock.id, lock.token)
   }
 
   async #commitAndRelease(lock: RedisLock, record: UploadRecord, expiresAt?: number): Promise<void> {
+    this.#checkpoints.drop(lock)
     this.#upkeep.remove(lock)
     const { keys } = this.#connection
     const put = {
@@ -225,14 +267,20 @@ export class RedisLocker implements Locker, TusLocker {
   }
 
   readonly #onMessage = (message: string): void => {
-    const [what, token] = message.split(' ', 2) as [string, string]
-    if (what === 'wanted') {
-      this.#upkeep.get(token)?.want()
-      // The reply that gives this lock may still be on its way, on the other connection.
-      this.#turns.get(token)?.want()
-    }
+    const [what, token, ...rest] = message.split(' ') as [string, string, ...string[]]
+    if (what === 'wanted') this.#onWanted(token, rest.join(' '))
     if (what === 'free') this.#turns.get(token)?.askAgain()
     if (what === 'superseded') this.#turns.get(token)?.end('superseded')
+  }
+
+  #onWanted(token: string, id: string): void {
+    const held = this.#upkeep.get(token)
+    // The reply that gives this lock may still be on its way, on the other connection.
+    const turn = this.#turns.get(token)
+    held?.want()
+    turn?.want()
+    // Taken by a command that Redis ran long after it was given up here: nobody will ever use it.
+    if (!held && !turn && id !== '') void this.#upkeep.release(id, token)
   }
 }
 

@@ -4,7 +4,7 @@
  * One hash for each upload, put by compare-and-set on its mark; two sorted sets as indexes, which are hints. Redis may
  * lose all of it: the marks beside the bytes are the truth, and the walk of the uploads puts the copies back.
  */
-import type { RecordStore, UploadRecord } from '../contracts.ts'
+import type { RecordStore, UploadRecord, Walk } from '../contracts.ts'
 import { decodeRecord, putArgs, putWithHints } from './record-codec.ts'
 import type { RedisConnection } from './redis-connection.ts'
 import { scripts } from './scripts.ts'
@@ -82,7 +82,22 @@ export class RedisRecords implements RecordStore {
     } while (cursor !== '0')
   }
 
+  /** A restart, or another server, may have brought back less than there was. */
+  get epoch(): string {
+    return this.#connection.runId ?? ''
+  }
+
+  async lastWalk(): Promise<Walk | undefined> {
+    const noted = await this.#connection.run((redis) => redis.get(this.#connection.keys.walk))
+    const [at, epoch] = noted?.split(' ') ?? []
+    return at === undefined || epoch === undefined ? undefined : { at: Number(at), epoch }
+  }
+
+  async noteWalk({ at, epoch }: Walk): Promise<void> {
+    await this.#connection.run((redis) => redis.set(this.#connection.keys.walk, `${at} ${epoch}`))
+  }
+
   async check(): Promise<void> {
-    await this.#connection.run((redis) => redis.ping())
+    await this.#connection.runOnEach((redis) => redis.ping())
   }
 }

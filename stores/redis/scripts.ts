@@ -18,6 +18,7 @@ export const scripts = {
   renew: load('renew-lock'),
   release: load('release-lock-wait'),
   putRecord: load('put-record'),
+  checkpoint: load('put-record-lock'),
   putRecordAndRelease: load('put-record-release-lock-wait'),
 }
 

@@ -100,7 +100,14 @@ export class Upkeep {
       return // The lease goes on until it is in danger; the connection itself says why it is away.
     }
     if (!this.#held.has(lock.token)) return
-    if (reply === 'lost' || !lock.lease.renew(sentAt)) lock.lose()
+    if (reply !== 'lost' && !lock.lease.renew(sentAt)) lock.lose()
+    else this.learn(lock, reply)
+  }
+
+  /** What Redis says of a lock: `lost`, `held` or `wanted`. */
+  learn(lock: RedisLock, reply: unknown): void {
+    if (!this.#held.has(lock.token)) return
+    if (reply === 'lost') lock.lose()
     else if (reply === 'wanted') lock.want()
   }
 

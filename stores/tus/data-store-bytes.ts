@@ -50,6 +50,8 @@ interface ReadableStore {
 }
 
 export class DataStoreBytes implements ByteStore {
+  /** A store may rearrange its parts while it writes, and count fewer bytes meanwhile. */
+  readonly wavers = true
   readonly #store: DataStore
 
   constructor(store: DataStore) {
@@ -100,11 +102,12 @@ export class DataStoreBytes implements ByteStore {
     return this.#appender(record)
   }
 
-  async remove(id: string): Promise<boolean> {
+  async remove(id: string, isHeld: () => boolean = () => true): Promise<boolean> {
     if (!this.#store.hasExtension('termination'))
       throw new StoreError('io', 'this store can not remove uploads')
     // A store that keeps several files for an upload may hold other things under names that are none of its uploads.
     if ((await this.look(id)) === undefined) return false
+    if (!isHeld()) throw new StoreError('superseded', 'the lock was lost while the upload was removed')
     try {
       await this.#store.remove(id)
       return true

@@ -4,7 +4,14 @@
  * release), and which waiter is next is up to the locker.
  */
 import type { Lock as TusLock, Locker as TusLocker } from '@tus/utils'
-import { type AcquireOptions, type Lock, LockError, type LockErrorCode, type Locker } from '../contracts.ts'
+import {
+  type AcquireOptions,
+  type Lock,
+  LockError,
+  type LockErrorCode,
+  type Locker,
+  type WaitOptions,
+} from '../contracts.ts'
 import { statusOf } from './tus-failures.ts'
 
 let lastFence = 0
@@ -46,14 +53,20 @@ export class TusLocks implements Locker {
   }
 
   async acquire(id: string, options: AcquireOptions): Promise<Lock> {
-    const waited = this.#held.has(id)
+    const isTakeOver = this.#held.has(id)
     const wait = new Wait(options, this.#closing.signal)
     try {
       const lock = await this.#take(id, wait, onlyOnce(options.onWanted))
-      return this.#hold(id, lock, waited)
+      return this.#hold(id, lock, isTakeOver)
     } finally {
       wait.end()
     }
+  }
+
+  /** Such a locker can not be asked: the lock is taken, and given back. */
+  async untilFree(id: string, options: WaitOptions): Promise<void> {
+    const lock = await this.acquire(id, options)
+    await lock.release()
   }
 
   async #take(id: string, wait: Wait, onWanted: () => void): Promise<TusLock> {
@@ -75,7 +88,7 @@ export class TusLocks implements Locker {
     }
   }
 
-  #hold(id: string, lock: TusLock, waited: boolean): Lock {
+  #hold(id: string, lock: TusLock, isTakeOver: boolean): Lock {
     this.#held.add(id)
     let isHeld = true
     let releasing: Promise<void> | undefined
@@ -87,7 +100,7 @@ export class TusLocks implements Locker {
     return {
       id,
       fence: ++lastFence,
-      waited,
+      isTakeOver,
       lost: never,
       isHeld: () => isHeld,
       release: () => {

@@ -274,6 +274,15 @@ export function describeByteStore(
       expect(String(await contentOf('open'))).toBe('again')
     })
 
+    it('`remove` fails with `superseded` when `isHeld` says that the lock was lost', async () => {
+      await made('open', Buffer.from('abc'), 6)
+      await made('finished', Buffer.from('abc'))
+      for (const id of ['open', 'finished']) {
+        expect(await codeOf(other.remove(id, () => false))).toBe('superseded')
+        expect(String(await contentOf(id))).toBe('abc')
+      }
+    })
+
     it('`read` gives the bytes [start, end) of an upload, as they were when this was called; also while it is removed meanwhile', async () => {
       const content = randomBytes(3 << 20)
       await made('a', content)

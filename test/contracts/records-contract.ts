@@ -158,6 +158,15 @@ export function describeRecords(name: string, start: () => Promise<RecordsUnderT
       expect((await two.recent(10)).at(-1)?.mark.sequence).toBe(2)
     })
 
+    it('`lastWalk` answers what the last `noteWalk` said, on every server', async () => {
+      expect(await one.lastWalk()).toBe(undefined)
+      expect(two.epoch).toBe(one.epoch)
+      await one.noteWalk({ at: 1_800_000_000_000, epoch: one.epoch })
+      expect(await two.lastWalk()).toEqual({ at: 1_800_000_000_000, epoch: one.epoch })
+      await two.noteWalk({ at: 7, epoch: 'another' })
+      expect(await one.lastWalk()).toEqual({ at: 7, epoch: 'another' })
+    })
+
     it('keeps apart what has awkward names', async () => {
       const ids = ['{a}', '{a}b', '}', '%7d', 'a b', '__proto__', 'constructor', '..']
       for (const [n, id] of ids.entries()) await one.put(record(id, { offset: n }), 5)
@@ -177,6 +186,8 @@ export function describeRecords(name: string, start: () => Promise<RecordsUnderT
         () => one.remove('u'),
         () => one.expiring(1, 1),
         () => one.recent(1),
+        () => one.lastWalk(),
+        () => one.noteWalk({ at: 1, epoch: 'a' }),
         () => one.ids()[Symbol.asyncIterator]().next(),
         () => one.check(),
       ]

@@ -44,6 +44,21 @@ describe('a lock in Redis', () => {
     await (await locker.acquire('u', { timeoutMs: 0 })).release()
   })
 
+  it('that is free is left to who waits for it, when somebody else only asks', async () => {
+    const { locker } = await server()
+    const other = await server()
+    const wanted = deferred()
+    const lock = await locker.acquire('u', { ...wait, onWanted: wanted.resolve })
+    const waiting = other.locker.acquire('u', wait)
+    await wanted.promise
+    // The waiter is not told that it is free, and so has not taken it yet.
+    await redis.command('HSET', 't:wait:{u}', 'channel', 't:to:nobody')
+    await lock.release()
+    await locker.untilFree('u', { timeoutMs: 0 })
+    expect(await redis.command('EXISTS', 't:wait:{u}')).toBe(':1')
+    await (await waiting).release()
+  })
+
   it('hands over to the waiter by commit and release too, and never replaces a newer copy', async () => {
     const { connection, locker } = await server()
     const other = await server()
@@ -69,6 +84,15 @@ describe('a lock in Redis', () => {
     const lock = await locker.acquire('u', { timeoutMs: 5_000 })
     expect(lock.fence).toBeGreaterThan(fenceOf(child))
     await lock.release()
+  })
+
+  it('of a process that is provably dead is free for who only asks, and nothing of it stays', async () => {
+    const { locker } = await server()
+    const child = await holder('u', 600_000)
+    child.kill('SIGKILL')
+    await child.exited
+    await locker.untilFree('u', wait)
+    expect(await redis.command('KEYS', 't:[lw]*')).toBe('*0')
   })
 
   it('of a process that dies while somebody waits goes to who waits', async () => {
@@ -132,7 +156,7 @@ describe('a lock in Redis', () => {
   it('has a fence that grows though the clock of Redis was set back', async () => {
     const { locker } = await server()
     const ahead = (Date.now() + 600_000) * 1000
-    await redis.command('SET', 't:fence:{u}', String(ahead))
+    await redis.command('HSET', 't:fence:{u}', 'last', String(ahead))
     const lock = await locker.acquire('u', wait)
     expect(lock.fence).toBe(ahead + 1)
     await lock.release()
@@ -158,7 +182,10 @@ describe('a lock in Redis', () => {
 
   it('never comes back once its lease was over, whatever the clocks and Redis say later', async () => {
     let asleepMs = 0
-    const clock = (): Moment => ({ ...systemClock(), wallMs: Date.now() + asleepMs })
+    const clock = (): Moment => {
+      const { monotonicMs, bootMs } = systemClock()
+      return { monotonicMs, bootMs: bootMs + asleepMs }
+    }
     const { locker } = await server({ leaseMs: 10_000, clock })
     const lock = await locker.acquire('u', wait)
     asleepMs = 9_500
@@ -206,6 +233,27 @@ describe('a lock in Redis', () => {
     await (await other.locker.acquire('u', wait)).release()
   })
 
+  it('that nobody knows of any more is given back as soon as somebody wants it', async () => {
+    const { locker } = await server({ leaseMs: 600_000 })
+    await (await locker.acquire('warm', wait)).release()
+    const [channel] = (await redis.command('PUBSUB', 'CHANNELS')).match(/t:to:\S+/) ?? []
+    // As a Redis leaves it that was stopped for longer than the lease, and then ran what it had been sent.
+    await redis.command(
+      'HSET',
+      't:lock:{u v}',
+      'token',
+      'late',
+      'fence',
+      '1',
+      'holder',
+      'x',
+      'channel',
+      channel!,
+    )
+    const other = await server()
+    await (await other.locker.acquire('u v', wait)).release()
+  })
+
   it('passes on a wish whose message was lost, with the next renewal', async () => {
     const { locker } = await server({ leaseMs: 1000 })
     const other = await server()
@@ -219,6 +267,89 @@ describe('a lock in Redis', () => {
     await redis.command('HSET', 't:wait:{u}', 'channel', 't:to:nobody')
     await lock.release()
     await (await waiting).release()
+  })
+})
+
+describe('checkpoints', () => {
+  it('of many uploads go out together, each one the newest; index entries only with the first', async () => {
+    const { connection, locker } = await server()
+    const records = new RedisRecords({ connection })
+    const ids = Array.from({ length: 200 }, (_, n) => `u${n}`)
+    const locks = await Promise.all(ids.map((id) => locker.acquire(id, wait)))
+    const checkpoint = (sequence: number) => {
+      for (const lock of locks)
+        for (const step of [0, 1])
+          lock.checkpoint!(record(lock.id, { sequence: sequence + step, offset: sequence + step }), 50)
+    }
+    const reach = (offset: number) =>
+      expect.poll(async () => (await records.get('u199'))?.mark.offset).toBe(offset)
+    checkpoint(2)
+    await reach(3)
+    expect(await records.expiring(50, 1000)).toHaveLength(200)
+    expect(await records.recent(1000)).toHaveLength(200)
+
+    const before = await counts(connection)
+    checkpoint(4)
+    await expect.poll(async () => (await counts(connection)).evalsha! - before.evalsha!).toBe(200)
+    const after = await counts(connection)
+    expect(after.zadd).toBe(before.zadd)
+    // One or two reads of the socket for all of them (they are 64 KiB and more), where each alone would be one.
+    expect(after.reads! - before.reads! - (after.info! - before.info!)).toBeLessThan(20)
+    expect((await records.get('u7'))?.mark.offset).toBe(5)
+    await Promise.all(locks.map((lock) => lock.release()))
+  })
+
+  it('are never sent after the commit that ends the hold, and never replace it', async () => {
+    const { connection, locker } = await server()
+    const records = new RedisRecords({ connection })
+    await (await locker.acquire('warm', wait)).commitAndRelease!(record('warm'), 5)
+    await redis.command('CONFIG', 'RESETSTAT')
+    const lock = await locker.acquire('u', wait)
+    lock.checkpoint!(record('u', { sequence: 2, offset: 2 }), 50)
+    await lock.commitAndRelease!(record('u', { sequence: 3, offset: 3 }), 50)
+    lock.checkpoint!(record('u', { sequence: 4, offset: 4 }), 50)
+    // One that is sent later than all of these would be: nothing else comes on the way.
+    const other = await locker.acquire('v', wait)
+    other.checkpoint!(record('v'), 50)
+    await expect.poll(() => records.get('v')).toBeDefined()
+    expect((await records.get('u'))?.mark.offset).toBe(3)
+    expect((await counts(connection)).evalsha).toBe(4)
+    await other.release()
+  })
+
+  it('carry a wish whose message was lost', async () => {
+    const { locker } = await server({ tickMs: 600_000 })
+    const other = await server()
+    const wanted = deferred()
+    const lock = await locker.acquire('u', { ...wait, onWanted: wanted.resolve })
+    await redis.command('HSET', 't:lock:{u}', 'channel', 't:to:nobody')
+    const waiting = other.locker.acquire('u', wait)
+    await expect.poll(() => redis.command('HGET', 't:lock:{u}', 'wanted')).toContain('1')
+    lock.checkpoint!(record('u'))
+    await wanted.promise
+    await lock.release()
+    await (await waiting).release()
+  })
+
+  it('learn that the lock is lost', async () => {
+    const { locker } = await server({ tickMs: 600_000 })
+    const lock = await locker.acquire('u', wait)
+    await redis.command('DEL', 't:lock:{u}')
+    lock.checkpoint!(record('u'))
+    await aborted(lock)
+    expect(lock.isHeld()).toBe(false)
+  })
+
+  it('fail silently while Redis is away: the connection says so, and the commit puts the record', async () => {
+    const { connection, locker } = await server({ leaseMs: 60_000 })
+    const lock = await locker.acquire('u', wait)
+    await redis.kill()
+    await expect.poll(() => connection.isAvailable).toBe(false)
+    lock.checkpoint!(record('u'))
+    await redis.restart()
+    await expect.poll(() => connection.isAvailable).toBe(true)
+    await lock.commitAndRelease!(record('u', { sequence: 2 }))
+    expect(await new RedisRecords({ connection }).get('u')).toEqual(record('u', { sequence: 2 }))
   })
 })
 
@@ -381,6 +512,13 @@ async function server(options: ServerOptions = {}) {
   })
   await locker.start()
   return { connection, locker, events }
+}
+
+/** What the server has done so far: calls by command, and how often it has read from a socket. */
+async function counts(connection: RedisConnection): Promise<Record<string, number>> {
+  const info = await connection.run((client) => client.info('everything'))
+  const calls = [...info.matchAll(/^cmdstat_(\w+):calls=(\d+)/gm)].map(([, name, n]) => [name, Number(n)])
+  return { ...Object.fromEntries(calls), reads: Number(/^total_reads_processed:(\d+)/m.exec(info)?.[1]) }
 }
 
 async function holder(id: string, leaseMs: number): Promise<Child> {

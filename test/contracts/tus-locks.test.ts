@@ -26,13 +26,27 @@ describe("@tus/server's MemoryLocker", () => {
     })
     await wanted.promise
     for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve))
-    expect([asked, hasSecond, first.isHeld(), first.waited]).toEqual([1, false, true, false])
+    expect([asked, hasSecond, first.isHeld(), first.isTakeOver]).toEqual([1, false, true, false])
     await first.release()
     await first.release()
     const lock = await second
-    expect([first.isHeld(), lock.isHeld(), lock.waited]).toEqual([false, true, true])
+    expect([first.isHeld(), lock.isHeld(), lock.isTakeOver]).toEqual([false, true, true])
     expect(lock.fence).toBeGreaterThan(first.fence)
     await lock.release()
+    expect(locks.size).toBe(0)
+  })
+
+  it('is taken and given back for who only wants it to be free', async () => {
+    const locks = new TusLocks(new MemoryLocker())
+    await locks.untilFree('a', wait)
+    expect(locks.size).toBe(0)
+    const wanted = deferred()
+    const holder = await locks.acquire('a', { ...wait, onWanted: wanted.resolve })
+    const free = locks.untilFree('a', wait)
+    await wanted.promise
+    expect(await codeOf(locks.untilFree('a', { timeoutMs: 20 }))).toBe('timeout')
+    await holder.release()
+    await free
     expect(locks.size).toBe(0)
   })
 

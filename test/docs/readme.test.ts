@@ -14,6 +14,7 @@ import { temporaryFolder } from '../support/folder.ts'
 import { freePort } from '../support/free-port.ts'
 import { randomBytes, randomFile, sha256 } from '../support/random-file.ts'
 import { startServer } from '../support/server-process.ts'
+import { startTcpProxy } from '../support/tcp-proxy.ts'
 import { startUpload } from '../support/tus-client.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -75,10 +76,33 @@ it('a server that is used as @tus/server is', async () => {
   expect(await stopChild(child)).toEqual({ code: 0, signal: null })
 })
 
-it('the parts in a plain @tus/server', async () => {
+it('the parts in a plain @tus/server: of two processes one is killed, and the other goes on', async () => {
   const code = await block('docs/library.md', "from '@tus/server'")
-  const { url } = await run(code, { REDIS_URL: inject('redisUrl') })
-  await upload(url)
+  const folder = await temporaryFolder()
+  const env = { REDIS_URL: inject('redisUrl') }
+  const [first, second] = [await run(code, env, folder), await run(code, env, folder)]
+  const wire = await startTcpProxy(first.port)
+  onTestFinished(() => wire.close())
+  wire.bytesPerSecond = 8 * MiB
+  const large = randomBytes('two processes', 16 * MiB)
+  let isKilled = false
+  const { done, exchanges } = startUpload(large, {
+    endpoint: `${wire.url}/files`,
+    onProgress: (sent) => {
+      if (isKilled || sent < 6 * MiB) return
+      isKilled = true
+      wire.target = second.port
+      first.child.kill('SIGKILL')
+    },
+  })
+  await done
+  expect(isKilled).toBe(true)
+  expect(exchanges.filter(({ method }) => method === 'POST')).toHaveLength(1)
+  expect(exchanges.at(-1)).toMatchObject({ method: 'PATCH', status: 204, answeredOffset: 16 * MiB })
+  expect(exchanges.at(-1)!.offset).toBeGreaterThan(0)
+  const id = exchanges.at(-1)!.url.split('/').at(-1)!
+  expect(await sha256(await readFile(join(folder, 'uploads', id)))).toBe(await sha256(large))
+  expect(await stopChild(second.child)).toEqual({ code: 0, signal: null })
 })
 
 it('tus-js-client, with a file', async () => {
@@ -126,14 +150,14 @@ async function block(document: string, holds: string): Promise<string> {
   return found[0]!
 }
 
-async function run(code: string, env: Record<string, string> = {}) {
-  const folder = await temporaryFolder()
+async function run(code: string, env: Record<string, string> = {}, ownFolder?: string) {
+  const folder = ownFolder ?? (await temporaryFolder())
   const port = await freePort()
   const child = await start(code, folder, { ...env, PORT: String(port) })
   const url = `http://127.0.0.1:${port}/files`
   const isReady = () => fetch(url, { method: 'OPTIONS' }).then(isOk, () => false)
   await untilReady(child, isReady, { name: 'The documented program', withinMs: 20_000 })
-  return { child, url, folder }
+  return { child, url, folder, port }
 }
 
 async function start(code: string, folder: string, env: Record<string, string>): Promise<Child> {

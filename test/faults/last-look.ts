@@ -5,8 +5,9 @@ import { createHash } from 'node:crypto'
 import { readdir, readlink, stat } from 'node:fs/promises'
 import { get } from 'node:http'
 import { join } from 'node:path'
-import { Redis } from 'ioredis'
+import type { Redis } from 'ioredis'
 import { expect, vi } from 'vitest'
+import { RedisConnection } from '../../stores/redis/redis-connection.ts'
 import type { Finish } from '../support/finishes.ts'
 import type { Fleet } from './fleet.ts'
 import { contentOf, type LedgerUpload } from './ledger-client.ts'
@@ -25,16 +26,18 @@ export type LastLook = {
   unfinished?: readonly string[]
   /** Uploads that were finished and then terminated. */
   finishedAndGone?: readonly string[]
+  /** How long what is on its way may take: 15 s. */
+  patienceMs?: number
 }
 
 const blockBytes = 256 * 1024
-const patience = { timeout: 15_000, interval: 50 }
 
 export async function expectAllWell(
   fleet: Fleet,
   uploads: readonly Finished[],
   look: LastLook = {},
 ): Promise<void> {
+  const patience = { timeout: look.patienceMs ?? 15_000, interval: 50 }
   for (const [index, upload] of uploads.entries()) {
     const url = fleet.urls[index % fleet.urls.length]!
     const expected = upload.sha256 ?? hashOf(upload.seed ?? '', upload.bytes)
@@ -42,7 +45,8 @@ export async function expectAllWell(
   }
   const known = new Set([...uploads.map(({ id }) => id), ...(look.unfinished ?? [])])
   for (const id of await expectOnlyLostCreations(fleet, known, uploads)) known.add(id)
-  await expectOneFinishEach(fleet, uploads, look.finishedAndGone ?? [])
+  const finished = [...uploads.map(({ id }) => id), ...(look.finishedAndGone ?? [])]
+  await vi.waitFor(() => expectOneFinishEach(fleet, uploads, finished), patience)
   await vi.waitFor(async () => expect(await openFiles(fleet), 'files held open').toEqual([]), patience)
   await vi.waitFor(async () => expect(await strangeKeys(fleet, known), 'left in Redis').toEqual([]), patience)
   await vi.waitFor(
@@ -92,19 +96,16 @@ async function expectOnlyLostCreations(
 async function expectOneFinishEach(
   fleet: Fleet,
   uploads: readonly Finished[],
-  gone: readonly string[],
+  finished: readonly string[],
 ): Promise<void> {
-  await vi.waitFor(async () => {
-    const finishes = await fleet.finishes()
-    const strange = uploads.flatMap(({ id, bytes }) => {
-      const told = finishes.filter(({ upload }) => upload === id)
-      const count = fleet.wasKilled ? new Set(told.map(nameOf)).size : told.length
-      return count === 1 && told[0]!.size === bytes ? [] : [{ id, told }]
-    })
-    expect(strange, 'uploads that were not told to be finished, once').toEqual([])
-    const ids = new Set([...uploads.map(({ id }) => id), ...gone])
-    expect(finishes.filter(({ upload }) => !ids.has(upload))).toEqual([])
-  }, patience)
+  const finishes = await fleet.finishes()
+  const strange = uploads.flatMap(({ id, bytes }) => {
+    const told = finishes.filter(({ upload }) => upload === id)
+    const count = fleet.wasKilled ? new Set(told.map(nameOf)).size : told.length
+    return count === 1 && told[0]!.size === bytes ? [] : [{ id, told }]
+  })
+  expect(strange, 'uploads that were not told to be finished, once').toEqual([])
+  expect(finishes.filter(({ upload }) => !finished.includes(upload))).toEqual([])
 }
 
 /** Lines without an event id are events of their own. */
@@ -135,25 +136,30 @@ function isOwnOfServers(path: string, { folder }: Fleet): boolean {
 async function strangeKeys(fleet: Fleet, known: ReadonlySet<string>): Promise<string[]> {
   if (!fleet.redis) return []
   const { url, prefix } = fleet.redis
-  const redis = new Redis(url, { lazyConnect: true, retryStrategy: () => null })
+  const connection = new RedisConnection({ url })
   try {
-    await redis.connect()
-    const strange: string[] = []
-    for (const key of await redis.keys(`${prefix}*`)) {
-      const name = key.slice(prefix.length)
-      const id = /^record:\{(.+)\}$/.exec(name)?.[1]
-      // A fence outlives its lock, so that the next one is higher; Redis itself ends it.
-      if (name.startsWith('fence:') && (await redis.pttl(key)) > 0) continue
-      if (name.startsWith('index:')) {
-        const members =
-          (await redis.type(key)) === 'zset' ? await redis.zrange(key, 0, -1) : ['no sorted set']
-        strange.push(...members.filter((member) => !known.has(member)).map((member) => `${name} ${member}`))
-      } else if (id === undefined || !known.has(id)) strange.push(name)
-    }
-    return strange
+    await connection.connect()
+    return (await connection.runOnEach((redis) => strangeKeysAt(redis, prefix, known))).flat()
   } finally {
-    redis.disconnect()
+    await connection.close()
   }
+}
+
+async function strangeKeysAt(redis: Redis, prefix: string, known: ReadonlySet<string>): Promise<string[]> {
+  const strange: string[] = []
+  for (const key of await redis.keys(`${prefix}*`)) {
+    const name = key.slice(prefix.length)
+    const id = /^record:\{(.+)\}$/.exec(name)?.[1]
+    // A fence outlives its lock, so that the next one is higher; Redis itself ends it.
+    if (name.startsWith('fence:') && (await redis.pttl(key)) > 0) continue
+    // When all uploads were last looked at; it is of no upload.
+    if (name === 'walk') continue
+    if (name.startsWith('index:')) {
+      const members = (await redis.type(key)) === 'zset' ? await redis.zrange(key, 0, -1) : ['no sorted set']
+      strange.push(...members.filter((member) => !known.has(member)).map((member) => `${name} ${member}`))
+    } else if (id === undefined || !known.has(id)) strange.push(name)
+  }
+  return strange
 }
 
 type UploadFiles = { marks: number[]; data: number[] }
@@ -176,15 +182,20 @@ async function filesOfUploads(fleet: Fleet, strange: string[] = []): Promise<Map
   return uploads
 }
 
-/** One file of bytes for each upload; and marks of every generation up to it, for a gap would hide what is above. */
+/**
+ * One file of bytes for each upload; and marks of every generation up to it, for a gap would hide what is above. No note
+ * of what is still to be told. A server that was killed may leave half a note, and the claim of a take-over.
+ */
 async function strangeFiles(fleet: Fleet, known: ReadonlySet<string>): Promise<string[]> {
-  const strange: string[] = []
+  const notes = await readdir(join(fleet.folder, '.tidemark', 'outbox')).catch(() => [])
+  const strange: string[] = notes.filter((name) => !(fleet.wasKilled && name.startsWith('.')))
   for (const [id, { marks, data }] of await filesOfUploads(fleet, strange)) {
     marks.sort((a, b) => a - b)
     const isChain = marks.every((generation, index) => generation === index)
     const last = marks.at(-1)
     const isWhole = data.length === 1 && isChain && last !== undefined && last >= data[0]!
     if (!known.has(id) || !isWhole) strange.push(`${id}: marks ${marks}, bytes ${data}`)
+    if (fleet.wasKilled) continue
     // A mark that was claimed and never written is empty.
     for (const generation of marks) {
       const file = `.${id}.${generation}.mark`

@@ -27,7 +27,6 @@ export type LedgerOptions = {
   onAcknowledged?: (offset: number) => void
   /** Goes on with this one instead of creating one. */
   url?: string
-  onCreated?: (url: string) => void
 }
 
 type LedgerEntry = {
@@ -101,11 +100,8 @@ class LedgerClient {
   async #create(): Promise<string> {
     for (;;) {
       const ended = await this.#send('POST', '/files/', { headers: { 'Upload-Length': this.#options.bytes } })
-      if (ended.is === 'answered' && ended.status === 201) {
-        const { pathname } = new URL(ended.location ?? '', 'http://any')
-        this.#options.onCreated?.(pathname)
-        return pathname
-      }
+      if (ended.is === 'answered' && ended.status === 201)
+        return new URL(ended.location ?? '', 'http://any').pathname
       if (ended.is === 'cut') this.#lostCreations++
       else if (ended.status !== 503) this.#fail(`creation was answered ${ended.status} ${ended.body}`)
       await this.#pause()

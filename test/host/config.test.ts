@@ -126,8 +126,14 @@ describe('refusing settings', () => {
   })
 
   it('never repeats the password of a Redis', () => {
-    expect(complaint(['--redis-url', 'http://me:geheim@redis'])).not.toContain('geheim')
-    expect(withoutSecrets('rediss://me:geheim@redis:6380/2?password=geheim')).toBe('rediss://redis:6380/2')
+    for (const url of ['http://me:geheim@redis', 'redis://me:geheim/@redis', 'redis://h?password=geheim']) {
+      expect(complaint(['--redis-url', url])).toMatch(/^--redis-url (must|has) /)
+      expect(complaint(['--redis-url', url])).not.toContain('geheim')
+    }
+    expect(withoutSecrets('rediss://me:geheim@redis:6380/2?family=6')).toBe('rediss://redis:6380/2')
+    expect(withoutSecrets('redis+sentinel://:geheim@a:1,b/name?sentinelPassword=geheim')).toBe(
+      'redis+sentinel://a:1,b/name',
+    )
   })
 
   it('says one line, whatever was written', () => {

@@ -87,6 +87,25 @@ describe('a start that can not be', () => {
     })
   })
 
+  it('says the same of sentinels and of a Cluster', async () => {
+    const urls: [string, RegExp][] = [
+      [
+        'redis+sentinel://me:geheim@127.0.0.1:1,127.0.0.1:2/name?sentinelPassword=geheim',
+        /no sentinel answers/,
+      ],
+      ['redis+cluster://me:geheim@127.0.0.1:1,127.0.0.1:2', /127\.0\.0\.1:[12]: .*ECONNREFUSED/],
+    ]
+    for (const [url, reason] of urls) {
+      const end = await start(['--redis-url', url]).exited
+      expect(end).toMatchObject({ code: 1, stdout: '' })
+      expect(end.stderr).toMatch(
+        /^tidemark: --redis-url redis\+\w+:\/\/127\.0\.0\.1:1,.* can not be used: .*\n$/,
+      )
+      expect(end.stderr).toMatch(reason)
+      expect(end.stderr).not.toContain('geheim')
+    }
+  })
+
   it('ends with 1 when what listens at the Redis address never answers', async () => {
     const mute = createServer(() => {}).listen(0, '127.0.0.1')
     await new Promise((resolve) => mute.once('listening', resolve))

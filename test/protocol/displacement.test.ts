@@ -2,7 +2,7 @@
 
 import { EventEmitter, once } from 'node:events'
 import { describe, expect, it } from 'vitest'
-import type { AcquireOptions, Lock } from '../../stores/contracts.ts'
+import type { AcquireOptions, Lock, WaitOptions } from '../../stores/contracts.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
 import { deferred } from '../support/deferred.ts'
 import { bytesAt, type OpenRequest, type Site, startSite } from './exchange.ts'
@@ -24,6 +24,12 @@ class WatchedLocker extends LocalLocker {
     const lock = super.acquire(id, options)
     this.asked.emit('asked')
     return lock
+  }
+
+  override untilFree(id: string, options: WaitOptions): Promise<void> {
+    const free = super.untilFree(id, options)
+    this.asked.emit('asked')
+    return free
   }
 }
 

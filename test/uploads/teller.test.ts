@@ -2,7 +2,13 @@ import { randomUUID } from 'node:crypto'
 import { expect, inject, it, onTestFinished } from 'vitest'
 import { newRecord } from '../../server/uploads/rules.ts'
 import { type Audience, backoffMs, eventIdOf, Teller, type TellerEvent } from '../../server/uploads/teller.ts'
-import type { EventKind, Locker, UploadEvent, UploadRecord } from '../../stores/contracts.ts'
+import {
+  type EventKind,
+  type Locker,
+  StoreError,
+  type UploadEvent,
+  type UploadRecord,
+} from '../../stores/contracts.ts'
 import { FileBytes } from '../../stores/file/file-bytes.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
 import { RedisConnection } from '../../stores/redis/redis-connection.ts'
@@ -83,9 +89,7 @@ async function serverOn(site: Site, audiences: Audience[], locker: Locker = new 
     return finished
   }
   const remove = async (record: UploadRecord) => {
-    await teller.beforeRemoval(record)
-    await teller.note('terminated', record)
-    await bytes.remove(record.head.id)
+    await teller.terminating(record, async () => void (await bytes.remove(record.head.id)))
   }
   return { bytes, teller, reports, create, finish, remove }
 }
@@ -215,6 +219,20 @@ it('leaves no note of a creation that failed', async () => {
   await teller.close()
   await expect(create()).rejects.toMatchObject({ code: 'exists' })
   expect(await bytes.outbox.list()).toEqual([])
+})
+
+it('leaves no note of a removal that came too late', async () => {
+  const { bytes, create, teller } = await serverOn(await aSite(), [new Listener()])
+  const record = await create()
+  teller.tell('created', record, request())
+  await teller.close()
+  const late = () => Promise.reject(new StoreError('superseded', 'somebody went on'))
+  await expect(teller.terminating(record, late)).rejects.toMatchObject({ code: 'superseded' })
+  expect(await bytes.outbox.list()).toEqual([])
+  // It may have come after the tombstone.
+  const cut = () => Promise.reject(new StoreError('io', 'the disk is away'))
+  await expect(teller.terminating(record, cut)).rejects.toMatchObject({ code: 'io' })
+  expect(await bytes.outbox.list()).toHaveLength(1)
 })
 
 it('tells again later, under the same id, only who could not be told', async () => {

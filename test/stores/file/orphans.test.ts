@@ -20,6 +20,7 @@ describe('the sweep', () => {
       'a creation that was cut off while the mark was written': { '.x.0.mark': claim, x: '' },
       'the claim of a take-over that came after a removal': { '.x.1.mark': claim },
       'the same, empty': { '.x.2.mark': '' },
+      'the opening of an upload that was removed': { '.x.0.opening': '' },
       'the copy of a take-over that came after a removal': { [`.${own}.1.data`]: 'copied' },
       'the same with its claim': { [`.${own}.1.data`]: 'copied', [`.${own}.1.mark`]: claim },
       'all of it in a folder': { 'a/b/.x.0.mark': '', 'a/b/x': '', 'a/b/.x.1.mark': '' },
@@ -55,6 +56,7 @@ describe('the sweep', () => {
       '.bashrc': '',
       '.notes.1.data': 'mine',
       '.notes.0.mark': 'a mark of my own',
+      '.notes.0.opening': 'mine',
       '.notes.mark': '',
       '.x..data': '',
       'photos/2024/.index.3.mark': 'mine',
@@ -75,6 +77,17 @@ describe('the sweep', () => {
     expect((await tus.getUpload(other)).offset).toBe(5)
   })
 
+  it('takes bytes beside an empty mark for its own where it named and made both, as a loss of power leaves them', async () => {
+    const { folder, store } = await start()
+    const foreign = own.replace('0', 'f')
+    await put(folder, foreign, 'was there before the claim')
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    for (const id of [own, foreign, 'named']) await put(folder, `.${id}.0.mark`, '')
+    for (const id of [own, 'named']) await put(folder, id, 'abc')
+    await sweepAll(store)
+    expect(await filesIn(folder)).toEqual([foreign, 'named'].sort())
+  })
+
   it('never touches an upload that is there, whatever state and generation it is in', async () => {
     const { folder, store, uploadOf } = await start()
     await uploadOf('one', 1)
@@ -87,6 +100,21 @@ describe('the sweep', () => {
     const before = await contentsOf(folder)
     await sweepAll(store)
     expect(await contentsOf(folder)).toEqual(before)
+  })
+
+  it('takes away the opening that a crash left once its generation is over: until then its maker may be alive', async () => {
+    const { folder, store, uploadOf, another } = await start()
+    await uploadOf('x', 1)
+    await put(folder, '.x.0.opening', '')
+    expect(await store.sweepOrphans(-1)).toBe(0)
+    const next = (await (await another()).open('x'))!
+    expect(next.record.mark).toMatchObject({ generation: 1, offset: 3 })
+    await next.close()
+    expect(await store.sweepOrphans(-1)).toBe(1)
+    expect(await filesIn(folder)).toEqual(['.x.0.mark', '.x.1.data', '.x.1.mark'])
+    const last = (await (await another()).open('x'))!
+    expect(last.record.mark).toMatchObject({ generation: 1, offset: 3 })
+    await last.close()
   })
 
   it('ends a removal that was cut off at any step, which never comes back to life meanwhile', async () => {

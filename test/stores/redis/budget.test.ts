@@ -1,0 +1,163 @@
+// What a request costs Redis, by Redis's own statistics: scripts, index commands, and how often the server's socket had
+// to be read, which is how often something was sent.
+
+import { Redis } from 'ioredis'
+import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest'
+import { RedisConnection } from '../../../stores/redis/redis-connection.ts'
+import { RedisLocker } from '../../../stores/redis/redis-locker.ts'
+import { RedisRecords } from '../../../stores/redis/redis-records.ts'
+import { bytesAt, bytesType, type Site, startSite } from '../../protocol/exchange.ts'
+import { type RedisServer, startRedis } from '../../support/redis.ts'
+
+const MiB = 1024 * 1024
+const nothing = { scripts: 0, index: 0, trips: 0 }
+let redis: RedisServer
+let statistics: Redis
+
+beforeEach(async () => {
+  redis = await startRedis()
+  statistics = new Redis(redis.url)
+})
+afterEach(async () => {
+  statistics.disconnect()
+  await redis.stop()
+})
+
+describe('a request costs Redis', () => {
+  it('nothing when it is OPTIONS, GET, or HEAD on a finished upload', async () => {
+    const { site } = await warmSite()
+    const url = await site.createFinished('abc')
+    expect(await cost(() => site.send('OPTIONS', '/files'))).toEqual(nothing)
+    expect(await cost(() => site.send('GET', url))).toEqual(nothing)
+    expect(await cost(() => site.head(url))).toEqual(nothing)
+  })
+
+  it('nothing when it is refused before the lock', async () => {
+    const { site } = await warmSite()
+    const url = await site.create(10)
+    expect(await cost(async () => expect((await site.append(url, 5, 'x')).status).toBe(409))).toEqual(nothing)
+    const tooLong = () => site.append(url, 0, 'more than ten bytes')
+    expect(await cost(async () => expect((await tooLong()).status).toBe(413))).toEqual(nothing)
+    expect(await cost(async () => expect(await site.shown('/files/nobody')).toBe('404'))).toEqual(nothing)
+  })
+
+  it('one round trip when it asks for the offset', async () => {
+    const { site } = await warmSite()
+    const url = await site.create(10)
+    const one = { scripts: 1, index: 0, trips: 1 }
+    expect(await cost(async () => expect(await site.shown(url)).toBe('0/10'))).toEqual(one)
+  })
+
+  it('two round trips when it creates or appends, index entries included in the second', async () => {
+    const { site } = await warmSite()
+    const two = { scripts: 2, index: 2, trips: 2 }
+    expect(await cost(() => site.create(10))).toEqual(two)
+    expect(await cost(() => site.create(10, bytesType, 'abc'))).toEqual(two)
+    expect(await cost(() => site.createFinished('abc'))).toEqual(two)
+    const url = await site.create(10)
+    expect(await cost(() => site.append(url, 0, 'abc'))).toEqual(two)
+    expect(await cost(() => site.append(url, 3, 'defghij'))).toEqual(two)
+  })
+
+  it('one more for every checkpoint, or for several that come together; index entries with the first only', async () => {
+    const { site } = await warmSite()
+    const beganAt = performance.now()
+    const url = await site.create(64 * MiB)
+    const spent = await cost(async (scripts) => {
+      const request = site.open('PATCH', url, bytesAt(0, { 'Content-Length': 40 * MiB }))
+      const piece = Buffer.alloc(8 * MiB, 'tide')
+      for (let sent = 1; sent <= 4; sent++) {
+        request.write(piece)
+        // The acquisition, and a checkpoint for each piece.
+        await expect.poll(scripts, { timeout: 10_000 }).toBeGreaterThanOrEqual(1 + sent)
+      }
+      request.write(piece)
+      expect(await request.answer).toMatchObject({ status: 204 })
+    })
+    expect(spent.scripts).toBeGreaterThanOrEqual(2 + 4)
+    // One for every 8 MiB, and one for every second.
+    expect(spent.scripts).toBeLessThanOrEqual(2 + 5 + Math.ceil((performance.now() - beganAt) / 1000))
+    expect([spent.trips, spent.index]).toEqual([spent.scripts, 4])
+  })
+
+  it('three round trips when it terminates', async () => {
+    const { site } = await warmSite()
+    const url = await site.create(10)
+    expect(await cost(() => site.send('DELETE', url))).toEqual({ scripts: 2, index: 2, trips: 3 })
+  })
+
+  it('the text of a script once, when Redis does not know it', async () => {
+    const { site } = await warmSite()
+    const url = await site.create(10)
+    await statistics.script('FLUSH')
+    expect(await cost(() => site.head(url))).toEqual({ scripts: 2, index: 0, trips: 2 })
+    expect(await cost(() => site.head(url))).toEqual({ scripts: 1, index: 0, trips: 1 })
+  })
+})
+
+describe('what is held costs', () => {
+  it('one write for all renewals of a process, however many; and nothing once nothing is held', async () => {
+    const tickMs = 50
+    const { site, locker } = await warmSite({ tickMs })
+    const requests = await Promise.all(Array.from({ length: 5 }, () => stalled(site)))
+    const { scripts, trips } = await cost(async (scripts) => {
+      await expect.poll(scripts, { timeout: 10_000 }).toBeGreaterThanOrEqual(50)
+    })
+    // Every fifth round also looks after the connection for messages.
+    expect(scripts % 5).toBe(0)
+    expect(trips).toBeGreaterThanOrEqual(scripts / 5)
+    expect(trips).toBeLessThanOrEqual((scripts / 5) * 1.2 + 1)
+
+    for (const request of requests) request.cut()
+    await expect.poll(() => locker.size).toBe(0)
+    const tenRounds = () => new Promise((resolve) => setTimeout(resolve, 10 * tickMs))
+    expect(await cost(tenRounds)).toEqual(nothing)
+  })
+})
+
+/** A server over Redis that has sent each of its scripts once. By itself it does nothing for minutes. */
+async function warmSite({ tickMs = 600_000 } = {}) {
+  const connection = new RedisConnection({ url: redis.url })
+  onTestFinished(() => connection.close())
+  const locker = new RedisLocker({ connection, tickMs })
+  const site = await startSite({ locker, records: new RedisRecords({ connection }) })
+  const lock = await locker.acquire('warm', { timeoutMs: 0 })
+  await lock.release()
+  const url = await site.create(3)
+  const record = (await site.server.engine.bytes.look(url.split('/').at(-1)!))!
+  const held = await locker.acquire(record.head.id, { timeoutMs: 0 })
+  held.checkpoint!(record)
+  await expect.poll(async () => (await counts()).scripts).toBeGreaterThanOrEqual(6)
+  await held.release()
+  await site.send('DELETE', url)
+  return { site, locker }
+}
+
+/** A PATCH that has sent a byte, and holds its upload. */
+async function stalled(site: Site) {
+  const url = await site.create(10)
+  const request = site.open('PATCH', url, bytesAt(0, { 'Content-Length': 10, Expect: '100-continue' }))
+  await request.continued
+  request.write('a')
+  return request
+}
+
+/** What `work` made Redis do; it may ask how many scripts were run so far. */
+async function cost(work: (scripts: () => Promise<number>) => Promise<unknown>) {
+  await statistics.config('RESETSTAT')
+  await work(async () => (await counts()).scripts)
+  return await counts()
+}
+
+async function counts(): Promise<{ scripts: number; index: number; trips: number }> {
+  const info = await statistics.info('everything')
+  const number = (pattern: RegExp) => Number(pattern.exec(info)?.[1] ?? 0)
+  const calls = (name: string) => number(new RegExp(`^cmdstat_${name}:calls=(\\d+)`, 'm'))
+  // Commands within scripts count too, so only those count here that no script has. Asking is read from a socket as well;
+  // the question that is being answered is not among the calls yet.
+  return {
+    scripts: calls('evalsha') + calls('eval'),
+    index: calls('zadd') + calls('zrem'),
+    trips: number(/^total_reads_processed:(\d+)/m) - calls('info') - 1,
+  }
+}
