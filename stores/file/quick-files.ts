@@ -20,7 +20,7 @@ const smallBytes = 64 * 1024
 /** Decides where small operations run. */
 export class Pace {
   readonly #now: () => number
-  #restUntil = 0
+  #restUntil = Number.NEGATIVE_INFINITY
   #restMs = firstRestMs
   /** Never in place: another machine may let anything wait for ever. */
   isRemote = false
