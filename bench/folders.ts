@@ -24,9 +24,11 @@ export function memoryFolder(bytes: number): { path: string } | { reason: string
 /** Folders of this run; each is emptied by being removed and made anew. */
 export class Folders {
   readonly #made = new Set<string>()
+  readonly #parents = new Set<string>()
 
   make(parent: string): string {
-    mkdirSync(parent, { recursive: true })
+    const created = mkdirSync(parent, { recursive: true })
+    if (created !== undefined) this.#parents.add(parent)
     const path = mkdtempSync(join(parent, 'tidemark-bench-'))
     this.#made.add(path)
     return path
@@ -40,5 +42,6 @@ export class Folders {
 
   removeAll(): void {
     for (const path of this.#made) this.remove(path)
+    for (const path of this.#parents) rmSync(path, { recursive: true, force: true })
   }
 }

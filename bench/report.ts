@@ -43,8 +43,9 @@ interface ServerInfo {
   readonly title: string
 }
 
-/** Several rounds of one number. */
+/** One number over the rounds. */
 interface Rounds {
+  readonly count: number
   readonly median: number
   /** How far the largest lies above the smallest, as a part of the median. */
   readonly spread: number
@@ -65,7 +66,7 @@ export function roundsOf(values: readonly number[]): Rounds {
   const lower = sorted[Math.floor((sorted.length - 1) / 2)] ?? Number.NaN
   const median = (upper + lower) / 2
   const range = (sorted.at(-1) ?? Number.NaN) - (sorted[0] ?? Number.NaN)
-  return { median, spread: range === 0 ? 0 : range / median }
+  return { count: values.length, median, spread: range === 0 ? 0 : range / median }
 }
 
 /** One row of a case: what a server did in all its rounds. */
@@ -179,7 +180,10 @@ function caseTable(info: CaseInfo, { servers, measurements, failures }: Results)
       remarks.push(...summary.notes.map((note) => `${title}: ${note}`))
     }
     const failed = failures.filter((f) => f.case === info.name && f.server === name)
-    if (failed.length > 0) remarks.push(`${title} failed in ${failed.length} rounds: ${failed[0]!.error}`)
+    if (failed.length > 0)
+      remarks.push(
+        `${title} failed in ${failed.length} ${failed.length === 1 ? 'round' : 'rounds'}: ${failed[0]!.error}`,
+      )
   }
   if (rows.length === 0 && remarks.length === 0) return ''
   const header = ['', ...columns[info.kind].map(([title]) => title)]
@@ -195,8 +199,9 @@ function markdownTable([header = [], ...rows]: readonly string[][]): string {
   return line(header) + rule + rows.map(line).join('')
 }
 
-function withSpread({ median, spread }: Rounds): string {
-  return Number.isNaN(median) ? '-' : `${number(median)} ±${percent(spread / 2)}`
+/** Half of the spread on each side; of one round there is nothing to say. */
+function withSpread({ count, median, spread }: Rounds): string {
+  return count < 2 || Number.isNaN(median) ? number(median) : `${number(median)} ±${percent(spread / 2)}`
 }
 
 function besideRedis({ cpu, redisCpu }: Summary): string {
@@ -223,5 +228,5 @@ export function replaceReport(document: string, report: string): string {
   const from = document.indexOf(beginMarker)
   const to = document.indexOf(endMarker)
   if (from < 0 || to < from) throw new Error(`the document has no ${beginMarker} ... ${endMarker}`)
-  return `${document.slice(0, from + beginMarker.length)}\n${report.trim()}\n${document.slice(to)}`
+  return `${document.slice(0, from + beginMarker.length)}\n\n${report.trim()}\n\n${document.slice(to)}`
 }

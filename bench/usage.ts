@@ -10,6 +10,12 @@ export function treeOf(pid: number): number[] {
   return [pid, ...children.flatMap(treeOf)]
 }
 
+/** Not ended; one that waits to be asked how it ended is not alive. */
+export function isAlive(pid: number): boolean {
+  const state = read(`/proc/${pid}/stat`).split(') ').at(-1)!.split(' ')[0]!
+  return state !== '' && state !== 'Z' && state !== 'X'
+}
+
 export function cpuSecondsOf(pids: readonly number[]): number {
   return sum(pids, (pid) => {
     // The name of the program stands in brackets and may have anything in it.

@@ -34,7 +34,7 @@ async function uploadsAtOnce(stage: Stage, count: number, length: number): Promi
         const upload = uploads[index]!
         await meter.time(length, async () => {
           if (isTus) await client.append(upload, 0, length)
-          else uploads[index] = await client.put(upload.content, length, `upload-${process.hrtime.bigint()}`)
+          else uploads[index] = await client.put(upload.content, length, newName())
         })
       }
       await Promise.all(clients.map(send))
@@ -42,6 +42,13 @@ async function uploadsAtOnce(stage: Stage, count: number, length: number): Promi
     await verifySome(stage, uploads)
     for (const upload of uploads) await clients[0]!.remove(upload)
   })
+}
+
+let names = 0
+
+/** PUT on a name that is there answers otherwise. */
+function newName(): string {
+  return `upload-${++names}`
 }
 
 function chunked(name: string, chunkBytes: number, share: number): Case {
@@ -87,7 +94,7 @@ const download: Case = {
 }
 
 async function wholeUpload(stage: Stage, client: Client, length: number): Promise<Upload> {
-  if (!stage.abilities.includes('tus')) return client.put(newContent(), length, 'whole')
+  if (!stage.abilities.includes('tus')) return client.put(newContent(), length, newName())
   const upload = await client.create(newContent(), length)
   await client.append(upload, 0, length)
   return upload

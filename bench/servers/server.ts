@@ -4,6 +4,7 @@ import { connect } from 'node:net'
 import { homedir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { type Child, startChild, stopChild, untilReady } from '../../test/support/child.ts'
+import { treeOf } from '../usage.ts'
 
 /** `tus` is creation, PATCH and HEAD; the others are what their names say. */
 export type Ability = 'tus' | 'creation-with-upload' | 'download' | 'put'
@@ -32,6 +33,13 @@ export interface RunningServer {
   stop(): Promise<void>
 }
 
+const running = new Set<number>()
+
+// Before the first processes are killed (by test/support/child.ts): theirs would stay, and nobody could find them.
+process.prependListener('exit', () => {
+  for (const pid of [...running].flatMap(treeOf)) kill(pid)
+})
+
 /** Starts a program with as many open files as this machine allows, and waits until its port accepts. */
 export async function startProgram(
   command: string,
@@ -40,6 +48,8 @@ export async function startProgram(
 ): Promise<Child> {
   const raise = 'ulimit -n $(ulimit -Hn) && exec "$0" "$@"'
   const child = startChild('/bin/sh', ['-c', raise, command, ...args], { env: plainEnvironment() })
+  running.add(child.pid)
+  void child.exited.then(() => running.delete(child.pid))
   await untilReady(child, () => accepts(port), { name: `${name} on port ${port}`, withinMs: 30_000 })
   return child
 }
@@ -64,6 +74,14 @@ function isExecutable(path: string): boolean {
     return true
   } catch {
     return false
+  }
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch {
+    // It has ended.
   }
 }
 
