@@ -37,12 +37,17 @@ export async function measureOnce(plan: Plan): Promise<Measurement> {
 
 type Counted = Omit<Measurement, 'case' | 'server' | 'round'>
 
-async function play(running: RunningServer, { server, benchCase }: Plan, scale: Scale): Promise<Counted> {
+async function play(
+  running: RunningServer,
+  { server, benchCase, round, warmUp }: Plan,
+  scale: Scale,
+): Promise<Counted> {
   let counted: Counted | undefined
   const stage: Stage = {
     target: running,
     abilities: server.abilities,
     scale,
+    verifies: round === 1 || scale === warmUp,
     serverPids: () => treeOf(running.pids.server),
     async measure(work) {
       counted = await count(running, work)

@@ -88,7 +88,7 @@ const download: Case = {
           if (bytes !== bigBytes) throw new Error(`${bytes} of ${bigBytes} bytes came`)
         })
       })
-      await client!.verify(upload)
+      await verifySome(stage, [upload])
     })
   },
 }

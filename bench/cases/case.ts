@@ -47,6 +47,8 @@ export interface Stage {
   readonly target: Target
   readonly abilities: readonly Ability[]
   readonly scale: Scale
+  /** Whether what was sent is read back: in every warm-up, and after the first round of the real load. */
+  readonly verifies: boolean
   /** Every process of the server, now. */
   serverPids(): number[]
   /** Counts time, operations, processor and memory from here to its end; called once. */
@@ -76,7 +78,7 @@ export async function withClients<T>(
 
 /** Reads a few back and compares them; outside of what is measured. */
 export async function verifySome(stage: Stage, uploads: readonly Upload[]): Promise<void> {
-  if (!stage.abilities.includes('download')) return
+  if (!stage.verifies || !stage.abilities.includes('download')) return
   await withClients(stage, 1, async ([client]) => {
     for (const upload of uploads.slice(0, 4)) await client!.verify(upload)
   })
