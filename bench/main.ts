@@ -86,9 +86,9 @@ async function main(args: readonly string[]): Promise<void> {
 
   const machine = describeMachine()
   const command = `npm run bench${args.length > 0 ? ` -- ${args.join(' ')}` : ''}`
-  const versions = [...new Set(servers.map((server) => server.version()))]
+  const versions = [...new Set(servers.flatMap((server) => server.version().split(', ')))]
   const head = [
-    `Made ${new Date().toISOString().slice(0, 10)} by \`${command}\`, ${options.rounds} rounds.`,
+    `Made ${new Date().toISOString().slice(0, 10)} by \`${command}\`, ${options.rounds} ${options.rounds === 1 ? 'round' : 'rounds'}.`,
     `${machine.cores} x ${machine.processor}, ${machine.memoryGiB} GiB; ${machine.system}; Node ${machine.node}.`,
     `${versions.join(', ')}.`,
     ...remarks,

@@ -35,7 +35,7 @@ export interface Failure {
 export interface CaseInfo {
   readonly name: string
   readonly title: string
-  readonly kind: 'bytes' | 'operations' | 'crowd'
+  readonly kind: 'bytes' | 'operations' | 'waits' | 'crowd'
 }
 
 interface ServerInfo {
@@ -73,7 +73,8 @@ export function roundsOf(values: readonly number[]): Rounds {
 interface Summary {
   readonly case: string
   readonly server: string
-  readonly rounds: number
+  /** Of all rounds. */
+  readonly operations: number
   /** MiB or operations a second. */
   readonly rate: Rounds
   readonly p50Ms: Rounds
@@ -102,7 +103,7 @@ export function summarize(kind: CaseInfo['kind'], measurements: readonly Measure
   return {
     case: first.case,
     server: first.server,
-    rounds: measurements.length,
+    operations: measurements.reduce((total, m) => total + m.operations, 0),
     rate: over((m) => (kind === 'bytes' ? m.bytes / MiB : m.operations) / m.seconds),
     p50Ms: over((m) => m.p50Ms),
     p99Ms: over((m) => m.p99Ms),
@@ -157,6 +158,11 @@ const columns: Record<CaseInfo['kind'], readonly [title: string, cell: (row: Sum
     ['peak MiB', ({ peakMiB }) => number(peakMiB.median)],
     ['load: ms/op', ({ loadCpu }) => number(loadCpu.median)],
     ['of a core', ({ loadShare }) => percent(loadShare.median)],
+  ],
+  waits: [
+    ['times', ({ operations }) => String(operations)],
+    ['p50 ms', ({ p50Ms }) => withSpread(p50Ms)],
+    ['p99 ms', ({ p99Ms }) => withSpread(p99Ms)],
   ],
   crowd: [
     ['uploads', ({ uploads }) => String(uploads)],

@@ -1,14 +1,15 @@
 /** What is measured: a load, put on one server that was just started in an empty folder. */
 import { Client, type Target, type Upload } from '../load/client.ts'
 import { Content } from '../load/content.ts'
+import type { CaseInfo } from '../report.ts'
 import type { Ability } from '../servers/server.ts'
 
 export interface Case {
   /** As in `--cases`. */
   readonly name: string
   readonly title: string
-  /** Which numbers count: bytes, operations, or what many that wait do to those who ask. */
-  readonly kind: 'bytes' | 'operations' | 'crowd'
+  /** Which numbers count: bytes, operations, how long one is kept waiting, or what many that wait do to those who ask. */
+  readonly kind: CaseInfo['kind']
   readonly needs: readonly Ability[]
   run(stage: Stage): Promise<void>
 }

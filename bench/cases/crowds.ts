@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Client, type Upload } from '../load/client.ts'
 import { openFilesLimitOf, openFilesOf } from '../usage.ts'
-import { type Case, type Meter, newContent, type Stage, withClients } from './case.ts'
+import { type Case, type Meter, newContent, type Stage, verifySome, withClients } from './case.ts'
 
 const beatsPerSecond = 10
 const questionsPerSecond = 100
@@ -31,7 +31,40 @@ const many: Case = {
   run: (stage) => crowd(stage, stage.scale.manyUploads, 8),
 }
 
-export const crowdCases: readonly Case[] = [slow, many]
+/** The first client stands still with its connection open, as after a change of network; how soon can it go on by another? */
+const takeOver: Case = {
+  name: 'take-over',
+  title: 'Uploads whose PATCH stands still: HEAD and PATCH by another connection, until all is there',
+  kind: 'waits',
+  needs: ['one-writer'],
+  async run(stage) {
+    const length = 64 * 1024
+    await withClients(stage, 2, async (clients) => {
+      const taken: Upload[] = []
+      await stage.measure(async (meter) => {
+        const until = performance.now() + stage.scale.seconds * 1000
+        const goOn = async (client: Client) => {
+          do {
+            const upload = await client.create(newContent(), length)
+            const first = new Client(stage.target)
+            const stalled = await first.beginAppend(upload)
+            stalled.answer.catch(() => undefined)
+            stalled.send(upload.content.slice(0, length / 2))
+            // Nobody says when a server has begun to write.
+            await sleep(100)
+            await meter.time(length, () => client.resume(upload))
+            first.close()
+            taken.push(upload)
+          } while (performance.now() < until)
+        }
+        await Promise.all(clients.map(goOn))
+      })
+      await verifySome(stage, taken)
+    })
+  },
+}
+
+export const crowdCases: readonly Case[] = [slow, many, takeOver]
 
 type Slow = Awaited<ReturnType<Client['beginAppend']>>
 

@@ -1,5 +1,6 @@
 /** The requests of the cases, with every answer checked: a server that answers wrongly has no numbers. */
 import { createHash } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type Answer, Connection, headerOf } from './connection.ts'
 import type { Content } from './content.ts'
 
@@ -16,6 +17,8 @@ export interface Upload {
 }
 
 const offsetType = 'Content-Type: application/offset+octet-stream\r\n'
+/** The shortest pause of usual clients. */
+const retryMs = 100
 /** A file name, as every usual client sends one. */
 const metadata = `Upload-Metadata: filename ${Buffer.from('measured.bin').toString('base64')}\r\n`
 
@@ -59,6 +62,22 @@ export class Client {
     return connection.begin(this.#head('PATCH', path, patchHeaders(0, length)))
   }
 
+  /** Goes on where an upload stopped, as clients do: asks for the offset, sends the rest, and tries again while refused. */
+  async resume(upload: Upload): Promise<void> {
+    for (;;) {
+      const asked = await this.#answer({ head: this.#head('HEAD', upload.path) })
+      if (asked.status === 200) {
+        const from = Number(headerOf(asked.head, 'upload-offset'))
+        const head = this.#head('PATCH', upload.path, patchHeaders(from, upload.length))
+        const body = { content: upload.content, from, to: upload.length }
+        const answer = await this.#answer({ head, body })
+        if (answer.status === 204) return checkOffset(answer, upload.length)
+        if (answer.status !== 423 && answer.status !== 409) throw wrongAnswer('PATCH', answer)
+      } else if (asked.status !== 423) throw wrongAnswer('HEAD', asked)
+      await sleep(retryMs)
+    }
+  }
+
   /** PUT, for servers that know no tus. */
   async put(content: Content, length: number, name: string): Promise<Upload> {
     const path = `${this.#target.basePath}${name}`
@@ -100,10 +119,13 @@ export class Client {
   }
 
   async #ask(request: Parameters<Connection['request']>[0], wanted: number): Promise<Answer> {
-    const connection = await this.#connected()
-    const answer = await connection.request(request)
+    const answer = await this.#answer(request)
     if (answer.status === wanted) return answer
-    throw new Error(`${request.head.split('\r\n', 1)} was answered ${answer.status}:\n${answer.head}`)
+    throw wrongAnswer(request.head.split('\r\n', 1)[0]!, answer)
+  }
+
+  async #answer(request: Parameters<Connection['request']>[0]): Promise<Answer> {
+    return (await this.#connected()).request(request)
   }
 
   async #connected(): Promise<Connection> {
@@ -112,6 +134,10 @@ export class Client {
     this.reconnects++
     return this.#connection
   }
+}
+
+function wrongAnswer(request: string, { status, head }: Answer): Error {
+  return new Error(`${request} was answered ${status}:\n${head}`)
 }
 
 function patchHeaders(from: number, to: number): string {

@@ -32,7 +32,7 @@ async function startOurs(
 const tusServer: Server = {
   name: 'tus-server',
   title: '@tus/server',
-  abilities: ['tus', 'creation-with-upload', 'download'],
+  abilities: ['tus', 'one-writer', 'creation-with-upload', 'download'],
   missing: () => undefined,
   version() {
     const path = new URL('../../node_modules/@tus/server/package.json', import.meta.url)
@@ -44,9 +44,16 @@ const tusServer: Server = {
 const tusd: Server = {
   name: 'tusd',
   title: 'tusd',
-  abilities: ['tus', 'creation-with-upload', 'download'],
+  abilities: ['tus', 'one-writer', 'creation-with-upload', 'download'],
   missing: () => (findOnPath('tusd') === undefined ? 'tusd is not on PATH' : undefined),
-  version: () => `tusd ${firstVersionIn(spawnSync(findOnPath('tusd')!, ['-version'], { encoding: 'utf8' }))}`,
+  version() {
+    const path = findOnPath('tusd')!
+    // Built by `go install` it does not know its version; Go does.
+    const says = spawnSync(path, ['-version'], { encoding: 'utf8' })
+    const built = spawnSync('go', ['version', '-m', path], { encoding: 'utf8' })
+    const mod = built.stdout?.match(/^\s*mod\s+\S+\s+(\S+)/m)?.[1]
+    return `tusd ${/\d+\.\d+/.test(says.stdout) ? firstVersionIn(says) : (mod ?? '(version unknown)')}`
+  },
   async start(folder) {
     const port = await freePort()
     const where = [

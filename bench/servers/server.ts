@@ -6,8 +6,8 @@ import { delimiter, join } from 'node:path'
 import { type Child, startChild, stopChild, untilReady } from '../../test/support/child.ts'
 import { treeOf } from '../usage.ts'
 
-/** `tus` is creation, PATCH and HEAD; the others are what their names say. */
-export type Ability = 'tus' | 'creation-with-upload' | 'download' | 'put'
+/** `tus` is creation, PATCH and HEAD; `one-writer`, that a newcomer takes over; the others are what their names say. */
+export type Ability = 'tus' | 'one-writer' | 'creation-with-upload' | 'download' | 'put'
 
 export interface Server {
   /** As in `--servers`. */

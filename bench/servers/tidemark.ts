@@ -22,7 +22,7 @@ function tidemark({ name, title, args, withRedis = false, onDisk = false }: Kind
     name,
     title,
     onDisk,
-    abilities: ['tus', 'creation-with-upload', 'download'],
+    abilities: ['tus', 'one-writer', 'creation-with-upload', 'download'],
     missing() {
       if (!existsSync(main)) return 'dist/ is not built; npm run build builds it'
       if (withRedis && findProgram('redis').is !== 'found') return 'there is no redis-server'
