@@ -43,8 +43,8 @@ interface Coordination {
   readonly isShared: boolean
   readonly now: Now
   readonly report: (event: UploadsEvent) => void
-  /** Calls back when the records may have been lost, or one could not be put. */
-  onLoss(listener: () => void): void
+  /** Calls back when the records may have been lost, or can be put again after some could not. */
+  onLoss(listener: (lost: 'all' | 'some') => void): void
   close(): Promise<void>
 }
 
@@ -69,7 +69,7 @@ export async function openUploads(options: OpenUploadsOptions): Promise<Uploads>
     await coordination.close()
     throw error
   }
-  coordination.onLoss(() => sweeper.sweepSoon())
+  coordination.onLoss((lost) => (lost === 'some' ? sweeper.walkSoon() : sweeper.sweepSoon()))
   sweeper.start()
   return {
     server,
@@ -142,9 +142,10 @@ async function coordinateByRedis(options: OpenUploadsOptions, url: string): Prom
     },
     onLoss: (listener) => {
       connection.onChange((event) => {
-        if (event.is !== 'replaced' && !(event.is === 'available' && isRecordMissing)) return
+        if (event.is === 'replaced') listener('all')
+        if (event.is !== 'available' || !isRecordMissing) return
         isRecordMissing = false
-        listener()
+        listener('some')
       })
     },
     close: () => {

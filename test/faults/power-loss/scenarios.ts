@@ -17,7 +17,7 @@ export interface Promised {
   readonly seed: number
 }
 
-export interface Stage {
+interface Stage {
   readonly recording: Recording<Promised>
   readonly durability: Durability
   readonly directory: string
@@ -29,7 +29,7 @@ const own = '0123456789abcdef0123456789abcdef'
 const other = 'f'.repeat(32)
 const length = 2000
 
-export function contentOf({ seed, length }: Pick<Promised, 'seed' | 'length'>): Buffer {
+function contentOf({ seed, length }: Pick<Promised, 'seed' | 'length'>): Buffer {
   return randomBytes(length, seed)
 }
 
