@@ -283,7 +283,8 @@ export interface Walk {
  * - `fence` grows with every acquisition of one id.
  * - A released lock goes to the waiter within milliseconds; nobody polls.
  * - `untilFree` returns once nobody holds the lock, and takes nothing. Of a held one it asks the holder to release, and
- *   waits as `acquire` does; a waiter for a lock that is free already is not disturbed.
+ *   waits as `acquire` does; a waiter for a lock that is free already is not disturbed. False when nobody held it, and what
+ *   was looked at before still tells what was acknowledged before.
  * - A lock of a process that is provably dead is free at once; of one that merely vanished, after one lease.
  * - A wait ends with `timeout` after `timeoutMs`, and with `aborted` when `signal` aborts; neither leaves anything behind.
  * - When the coordinator cannot be reached `acquire` and `untilFree` fail with `unavailable` and nothing hangs.
@@ -293,7 +294,7 @@ export interface Locker {
   close(): Promise<void>
   acquire(id: string, options: AcquireOptions): Promise<Lock>
   /** For questions: what was acknowledged is on disk, and nobody is about to add to it. */
-  untilFree(id: string, options: WaitOptions): Promise<void>
+  untilFree(id: string, options: WaitOptions): Promise<boolean>
 }
 
 export interface WaitOptions {

@@ -74,8 +74,10 @@ export class Lockers implements Locker {
     return locks.length === 1 ? locks[0]! : asOne(id, locks)
   }
 
-  async untilFree(id: string, options: WaitOptions): Promise<void> {
-    for (const { locker } of this.#inUse()) await locker.untilFree(id, options)
+  async untilFree(id: string, options: WaitOptions): Promise<boolean> {
+    let hadToWait = false
+    for (const { locker } of this.#inUse()) if (await locker.untilFree(id, options)) hadToWait = true
+    return hadToWait
   }
 
   #inUse(): [Known, ...Known[]] {

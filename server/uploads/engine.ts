@@ -239,13 +239,13 @@ export class UploadEngine implements HoldContext {
     if (this.bytes.wavers) return this.#holding(id, request, answer)
     // A mark only grows: once the holder has let go, whoever comes meanwhile can not make the answer wrong.
     const draining = this.#draining.signal
-    await (request.locker ?? this.#locker).untilFree(id, {
+    const hadToWait = await (request.locker ?? this.#locker).untilFree(id, {
       timeoutMs: this.settings.acquireLockTimeoutMs,
       get signal() {
         return draining.aborted ? request.signal : AbortSignal.any([request.signal, draining])
       },
     })
-    return answer()
+    return hadToWait ? answer() : this.#offsetOf(seen!)
   }
 
   async #terminate(id: string, request: UploadRequest): Promise<Outcome> {

@@ -24,13 +24,17 @@ export type FileKind = 'mark' | 'data' | 'opening'
 
 export class FileLayout {
   readonly directory: string
+  /** What stands before an id in the path of its file. */
+  readonly #before: string
 
   constructor(directory: string) {
     this.directory = path.resolve(directory)
+    this.#before = path.join(this.directory, '/')
   }
 
   /** Whether `id` can name an upload here: relative, no segment empty, hidden, too long or with control characters. */
   static isValidId(id: string): boolean {
+    if (ownId.test(id)) return true
     if (id.length === 0 || id.length > longestId || !id.isWellFormed()) return false
     // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is refused here
     if (/[\u0000-\u001f\u007f\\]/.test(id)) return false
@@ -80,11 +84,13 @@ export class FileLayout {
 
   #hidden(id: string, suffix: string): string {
     const file = this.#inside(id)
-    return path.join(path.dirname(file), `.${path.basename(file)}.${suffix}`)
+    const name = file.lastIndexOf('/') + 1
+    return `${file.slice(0, name)}.${file.slice(name)}.${suffix}`
   }
 
+  /** Nothing of a valid id has to be normalised. */
   #inside(id: string): string {
     if (!FileLayout.isValidId(id)) throw new StoreError('bad-id', 'this id can not name a file')
-    return path.join(this.directory, id)
+    return `${this.#before}${id}`
   }
 }

@@ -55,12 +55,16 @@ export function quickFiles(pace = new Pace()): FileSystem & { readonly pace: Pac
     pace,
     open: (file: string, flags: string | number) =>
       pace.run(
-        () => new QuickFile(fs.openSync(file, flags), pace),
+        () =>
+          new QuickFile(
+            withoutStack(() => fs.openSync(file, flags)),
+            pace,
+          ),
         async () => new QuickFile(await inThread<number>((done) => fs.open(file, flags, done)), pace),
       ),
     stat: (file: string) =>
       pace.run(
-        () => fs.statSync(file),
+        () => withoutStack(() => fs.statSync(file)),
         () => promises.stat(file),
       ),
   }
@@ -183,6 +187,17 @@ function inThread<T>(start: (done: Done<T>) => void): Promise<T> {
   return new Promise((resolve, reject) => {
     start((error, result) => (error ? reject(error) : resolve(result as T)))
   })
+}
+
+/** Most failures are files that are not there, as was expected; to say where from costs more than to look for one. */
+function withoutStack<T>(work: () => T): T {
+  const { stackTraceLimit } = Error
+  Error.stackTraceLimit = 0
+  try {
+    return work()
+  } finally {
+    Error.stackTraceLimit = stackTraceLimit
+  }
 }
 
 function closed(): Error {

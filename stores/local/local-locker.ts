@@ -53,10 +53,10 @@ export class LocalLocker implements Locker, TusLocker {
     return await this.#wait(holder, options, () => this.#give(id, options.onWanted))
   }
 
-  async untilFree(id: string, options: WaitOptions): Promise<void> {
+  async untilFree(id: string, options: WaitOptions): Promise<boolean> {
     if (this.#closed) throw new LockError('unavailable', 'The server is shutting down.')
     const holder = this.#held.get(id)
-    if (holder !== undefined) await this.#wait(holder, options, () => undefined)
+    return holder !== undefined && (await this.#wait(holder, options, () => true))
   }
 
   /** The @tus/utils form of the same lock. */

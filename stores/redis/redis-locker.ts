@@ -51,6 +51,7 @@ type Reply = ['taken', string, number] | ['free'] | ['busy', string, string, num
 
 /** What somebody wants of a lock: to have it, or that nobody has it. */
 type Wish = 'lock' | 'free'
+type Taken = { sentAt: Moment; fence: number; isTakeOver: boolean }
 
 export class RedisLocker implements Locker, TusLocker {
   readonly leaseMs: number
@@ -119,15 +120,16 @@ export class RedisLocker implements Locker, TusLocker {
 
   async acquire(id: string, options: AcquireOptions): Promise<Lock> {
     return await this.#enter(options, async (token, turn) => {
-      const { sentAt, ...given } = (await this.#wait(id, 'lock', token, turn, options))!
+      const { sentAt, ...given } = (await this.#wait(id, 'lock', token, turn, options)) as Taken
       const lease = new Lease(this.#clock, sentAt, this.leaseMs, this.leaseMs / 10)
       const of = { id, token, lease, ...given }
       return await this.#hold(new RedisLock(this.#home, of, options.onWanted), turn)
     })
   }
 
-  async untilFree(id: string, options: WaitOptions): Promise<void> {
-    await this.#enter(options, (token, turn) => this.#wait(id, 'free', token, turn, options))
+  async untilFree(id: string, options: WaitOptions): Promise<boolean> {
+    const waited = await this.#enter(options, (token, turn) => this.#wait(id, 'free', token, turn, options))
+    return waited !== 'free at once'
   }
 
   /** The @tus/utils form of the same lock. */
@@ -169,20 +171,20 @@ export class RedisLocker implements Locker, TusLocker {
     }
   }
 
-  /** Asks until the wish is granted or the wait has ended. Undefined when nobody holds the lock, and that is enough. */
+  /** Asks until the wish is granted or the wait has ended. */
   async #wait(
     id: string,
     wish: Wish,
     token: string,
     turn: Turn,
     options: WaitOptions,
-  ): Promise<{ sentAt: Moment; fence: number; isTakeOver: boolean } | undefined> {
+  ): Promise<Taken | 'free at once' | 'free'> {
     const deadlineMs = this.#clock().monotonicMs + options.timeoutMs
     let awaited = ''
     for (;;) {
       const sentAt = this.#clock()
       const reply = await this.#ask(id, wish, token, awaited)
-      if (reply[0] === 'free') return undefined
+      if (reply[0] === 'free') return awaited === '' ? 'free at once' : 'free'
       if (reply[0] === 'taken')
         return { sentAt, fence: Number(reply[1]), isTakeOver: awaited !== '' || reply[2] === 1 }
       if (reply[0] === 'superseded') throw lockError('superseded')

@@ -64,9 +64,10 @@ export class TusLocks implements Locker {
   }
 
   /** Such a locker can not be asked: the lock is taken, and given back. */
-  async untilFree(id: string, options: WaitOptions): Promise<void> {
+  async untilFree(id: string, options: WaitOptions): Promise<boolean> {
     const lock = await this.acquire(id, options)
     await lock.release()
+    return true
   }
 
   async #take(id: string, wait: Wait, onWanted: () => void): Promise<TusLock> {

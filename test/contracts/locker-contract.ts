@@ -191,7 +191,7 @@ export function describeLocker(name: string, start: () => Promise<LockerUnderTes
     it('`untilFree` returns once nobody holds the lock, and takes nothing', async () => {
       await (await one.acquire('u', wait)).release()
       await under.requests?.()
-      await two.untilFree('u', { timeoutMs: 0 })
+      expect(await two.untilFree('u', { timeoutMs: 0 })).toBe(false)
       if (under.requests) expect(await under.requests()).toBe(1)
       expect(await under.remains()).toBe(0)
       const lock = await one.acquire('u', { timeoutMs: 0 })
@@ -204,13 +204,14 @@ export function describeLocker(name: string, start: () => Promise<LockerUnderTes
       const wanted = deferred()
       const holder = await one.acquire('u', { ...wait, onWanted: wanted.resolve })
       let isFree = false
-      const question = two.untilFree('u', wait).then(() => {
+      const question = two.untilFree('u', wait).then((hadToWait) => {
         isFree = true
+        return hadToWait
       })
       await wanted.promise
       expect([isFree, holder.isHeld()]).toEqual([false, true])
       await holder.release()
-      await question
+      expect(await question).toBe(true)
       // Acquire, ask and wait, release, ask again.
       if (under.requests) expect(await under.requests()).toBe(4)
       expect(await under.remains()).toBe(0)

@@ -26,7 +26,7 @@ class WatchedLocker extends LocalLocker {
     return lock
   }
 
-  override untilFree(id: string, options: WaitOptions): Promise<void> {
+  override untilFree(id: string, options: WaitOptions): Promise<boolean> {
     const free = super.untilFree(id, options)
     this.asked.emit('asked')
     return free
