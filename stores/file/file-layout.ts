@@ -17,7 +17,7 @@ const longestSegment = 200
 const longestId = 1024
 const markName = /^\.(.+)\.(\d{1,9})\.(mark|data|opening)$/
 
-/** Ids that this server makes by itself: 128 random bits in hex. */
+/** Ids that this server makes by itself: random bits in hex. */
 export const ownId = /^[0-9a-f]{32}$/
 
 export type FileKind = 'mark' | 'data' | 'opening'
