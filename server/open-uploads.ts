@@ -3,7 +3,7 @@
  * folder is its own) or in a Redis that several servers share, the tus server over them, and the sweeper behind them.
  */
 import path from 'node:path'
-import { steadyClock } from '../stores/clock.ts'
+import { bootClock, steadyClock, wallClock } from '../stores/clock.ts'
 import { LockError, type Locker, type Now, type RecordStore, StoreError } from '../stores/contracts.ts'
 import type { Durability } from '../stores/file/file-appender.ts'
 import { FileStore } from '../stores/file/file-store.ts'
@@ -47,10 +47,21 @@ interface Coordination {
   close(): Promise<void>
 }
 
-export async function openUploads(options: OpenUploadsOptions): Promise<Uploads> {
-  const coordination = await (options.redisUrl === undefined
-    ? coordinateAlone(options)
-    : coordinateByRedis(options, options.redisUrl))
+/** What a worker is given by its primary, which has the folder and keeps the locks. */
+export interface Team {
+  readonly locker: Locker
+  /** Whether this worker sweeps; one of them is enough. */
+  readonly sweeps: boolean
+  /** Fails when the primary does not live any more; else gives its time. */
+  join(): Promise<{ readonly now: number }>
+}
+
+/** Locks, records and the entry of the owner, where no Redis has them. */
+export const ownFolder = (directory: string): string => path.join(directory, '.tidemark')
+
+/** `team` is for workers, and means something only without Redis: with it each of them is a server like any other. */
+export async function openUploads(options: OpenUploadsOptions, team?: Team): Promise<Uploads> {
+  const coordination = await coordinate(options, team)
   const { locker, records, isShared, now, report } = coordination
   const { directory, durability = 'finish', sweepEveryMs = 60_000, ...rest } = options
   const server = new TidemarkServer({
@@ -62,6 +73,7 @@ export async function openUploads(options: OpenUploadsOptions): Promise<Uploads>
     report,
   })
   const sweeper = new Sweeper({ engine: server.engine, everyMs: sweepEveryMs })
+  const sweeps = team?.sweeps ?? true
   try {
     await server.start()
   } catch (error) {
@@ -69,7 +81,7 @@ export async function openUploads(options: OpenUploadsOptions): Promise<Uploads>
     throw error
   }
   coordination.onLoss(() => sweeper.sweepSoon())
-  sweeper.start()
+  if (sweeps) sweeper.start()
   return {
     server,
     handle: (req, res) => server.handle(req, res),
@@ -86,6 +98,11 @@ export async function openUploads(options: OpenUploadsOptions): Promise<Uploads>
   }
 }
 
+function coordinate(options: OpenUploadsOptions, team: Team | undefined): Promise<Coordination> {
+  if (options.redisUrl !== undefined) return coordinateByRedis(options, options.redisUrl)
+  return team === undefined ? coordinateAlone(options) : coordinateInTeam(options, team)
+}
+
 async function coordinateAlone(options: OpenUploadsOptions): Promise<Coordination> {
   const { directory, describe = '' } = options
   // Loaded here, because who has a Redis needs none of it.
@@ -94,7 +111,7 @@ async function coordinateAlone(options: OpenUploadsOptions): Promise<Coordinatio
     import('../stores/local/lmdb-records.ts'),
     import('../stores/local/local-locker.ts'),
   ])
-  const own = path.join(directory, '.tidemark')
+  const own = ownFolder(directory)
   const owner = await FolderOwner.take(own, { describe })
   return {
     locker: new LocalLocker(),
@@ -104,6 +121,33 @@ async function coordinateAlone(options: OpenUploadsOptions): Promise<Coordinatio
     report: (event) => options.report?.(event),
     onLoss: () => undefined,
     close: () => owner.release(),
+  }
+}
+
+/**
+ * The folder is shared by processes of which one holds the locks of all, and gives none away while its holder lives. So
+ * a successor finds the writer before it done or dead, as in one process, and nobody has to look for others at every mark.
+ */
+async function coordinateInTeam(options: OpenUploadsOptions, team: Team): Promise<Coordination> {
+  const { directory, describe = '' } = options
+  const [{ FolderGuest }, { LmdbRecords }] = await Promise.all([
+    import('../stores/local/folder-owner.ts'),
+    import('../stores/local/lmdb-records.ts'),
+  ])
+  const own = ownFolder(directory)
+  const guest = await FolderGuest.enter(own, { describe })
+  const { now } = await team.join().catch(async (error: unknown) => {
+    await guest.leave()
+    throw error
+  })
+  return {
+    locker: team.locker,
+    records: new LmdbRecords({ directory: own, isExamined: true }),
+    isShared: false,
+    now: steadyClock(wallClock, bootClock(), now),
+    report: (event) => options.report?.(event),
+    onLoss: () => undefined,
+    close: () => guest.leave(),
   }
 }
 
