@@ -14,8 +14,11 @@ import { send } from './wire-request.ts'
 
 const KiB = 1024
 const MiB = 1024 * KiB
-const startWorkers = (count = 2) =>
-  startFleet({ redisUrl: 'embedded', args: ['--workers', String(count), '--log-level', 'debug'] })
+const startWorkers = (count = 2, hasRedis = false) =>
+  startFleet({
+    ...(hasRedis ? { servers: 1 } : { redisUrl: 'embedded' }),
+    args: ['--workers', String(count), '--log-level', 'debug'],
+  })
 
 const said = (fleet: Fleet, msg: string) => fleet.logs().filter((line) => line.msg === msg)
 const listening = (fleet: Fleet, times: number) =>
@@ -56,26 +59,30 @@ describe('workers', () => {
     await expectAllWell(fleet, done)
   }, 60_000)
 
-  it('that are killed under 20 uploads lose nothing, and others take their places', async () => {
-    const fleet = await startWorkers()
-    const random = chance('killed workers')
-    const parts = [0.1, 0.25, 0.45, 0.65, 0.8]
-    const done = await uploadMany(fleet, 'killed workers', {
-      uploads: 20,
-      bytes: 2 * MiB,
-      bytesPerSecond: MiB,
-      faults: parts.map((part, times) => [
-        part,
-        async () => {
-          fleet.signalWorker(random.pick(fleet.workersOf(0)), 'SIGKILL')
-          await listening(fleet, times + 1)
-        },
-      ]),
-    })
-    await expectAllWell(fleet, done)
-    expect(said(fleet, 'a worker ended; another one takes its place')).toHaveLength(parts.length)
-    expect(fleet.workersOf(0)).toHaveLength(2)
-  }, 120_000)
+  it.each(['without Redis', 'with Redis'])(
+    'that are killed under 20 uploads lose nothing, and others take their places, %s',
+    async (redis) => {
+      const fleet = await startWorkers(2, redis === 'with Redis')
+      const random = chance(`killed workers ${redis}`)
+      const parts = [0.1, 0.25, 0.45, 0.65, 0.8]
+      const done = await uploadMany(fleet, `killed workers ${redis}`, {
+        uploads: 20,
+        bytes: 2 * MiB,
+        bytesPerSecond: MiB,
+        faults: parts.map((part, times) => [
+          part,
+          async () => {
+            fleet.signalWorker(random.pick(fleet.workersOf(0)), 'SIGKILL')
+            await listening(fleet, times + 1)
+          },
+        ]),
+      })
+      await expectAllWell(fleet, done)
+      expect(said(fleet, 'a worker ended; another one takes its place')).toHaveLength(parts.length)
+      expect(fleet.workersOf(0)).toHaveLength(2)
+    },
+    120_000,
+  )
 
   it('that are stopped are killed by their primary, and their uploads go on', async () => {
     const fleet = await startWorkers()
