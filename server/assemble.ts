@@ -9,6 +9,7 @@ import {
   type Uploads,
   type UploadsEvent,
 } from './open-uploads.ts'
+import { placeOf } from './place.ts'
 
 export function assemble(config: Config, logger: Logger, team?: Team): Promise<Uploads> {
   const { corsAllowOrigin: origins, redisUrl } = config
@@ -40,11 +41,6 @@ export function assemble(config: Config, logger: Logger, team?: Team): Promise<U
     report: (event) => log(logger, event),
   }
   return openUploads(options, team)
-}
-
-/** How others are told which server has the folder. */
-export function placeOf({ unixSock, host, port }: Pick<Config, 'unixSock' | 'host' | 'port'>): string {
-  return unixSock ?? `${host}:${port}`
 }
 
 const lines = {

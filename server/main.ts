@@ -77,7 +77,8 @@ async function leadWorkers(config: Config, count: number): Promise<void> {
   await checkFolder(config)
   const logger = await makeLogger(config, process.stdout.isTTY)
   if (config.unixSock !== undefined) await removeStaleSocket(config.unixSock)
-  const primary = await Primary.start({ config, count, logger }).catch((cause: unknown) => {
+  const program = fileURLToPath(import.meta.url)
+  const primary = await Primary.start({ config, count, logger, program }).catch((cause: unknown) => {
     throw storeError(config, cause)
   })
   const end = async () => {

@@ -2,7 +2,6 @@
  * Puts the parts of an upload service together: bytes in a folder, locks and records either in this process (then the
  * folder is its own) or in a Redis that several servers share, the tus server over them, and the sweeper behind them.
  */
-import path from 'node:path'
 import { bootClock, steadyClock, wallClock } from '../stores/clock.ts'
 import { LockError, type Locker, type Now, type RecordStore, StoreError } from '../stores/contracts.ts'
 import type { Durability } from '../stores/file/file-appender.ts'
@@ -10,6 +9,7 @@ import { FileStore } from '../stores/file/file-store.ts'
 import type { RedisEvent } from '../stores/redis/redis-connection.ts'
 import { type ServerEvent, TidemarkServer, type TidemarkServerOptions } from './host/tidemark-server.ts'
 import type { UploadRoom } from './host/upload-room.ts'
+import { ownFolder } from './place.ts'
 import { Sweeper } from './uploads/sweeper.ts'
 
 export interface OpenUploadsOptions
@@ -55,9 +55,6 @@ export interface Team {
   /** Fails when the primary does not live any more; else gives its time. */
   join(): Promise<{ readonly now: number }>
 }
-
-/** Locks, records and the entry of the owner, where no Redis has them. */
-export const ownFolder = (directory: string): string => path.join(directory, '.tidemark')
 
 /** `team` is for workers, and means something only without Redis: with it each of them is a server like any other. */
 export async function openUploads(options: OpenUploadsOptions, team?: Team): Promise<Uploads> {

@@ -7,13 +7,11 @@ import cluster, { type Worker } from 'node:cluster'
 import { EventEmitter, once } from 'node:events'
 import type { Logger } from 'pino'
 import { steadyClock } from '../../stores/clock.ts'
-import { FolderOwner } from '../../stores/local/folder-owner.ts'
-import { LmdbRecords } from '../../stores/local/lmdb-records.ts'
-import { type LockPeer, LockServer } from '../../stores/local/lock-server.ts'
-import { placeOf } from '../assemble.ts'
+import type { FolderOwner } from '../../stores/local/folder-owner.ts'
+import type { LockPeer, LockServer } from '../../stores/local/lock-server.ts'
 import type { Config } from '../config.ts'
 import { StartError } from '../host/start-checks.ts'
-import { ownFolder } from '../open-uploads.ts'
+import { ownFolder, placeOf } from '../place.ts'
 import { beatEveryMs, type FromPrimary, type FromWorker, workerVariable } from './messages.ts'
 import { Undelivered } from './undelivered.ts'
 
@@ -47,6 +45,8 @@ export interface PrimaryOptions {
   readonly config: Config
   readonly count: number
   readonly logger: Logger
+  /** What workers run; the same as this process, which may have been started by way of something else. */
+  readonly program: string
 }
 
 export class Primary {
@@ -73,6 +73,7 @@ export class Primary {
   static async start(options: PrimaryOptions): Promise<Primary> {
     const commons = options.config.redisUrl === undefined ? await openCommons(options.config) : undefined
     const primary = new Primary(options, commons)
+    cluster.setupPrimary({ exec: options.program })
     try {
       for (let number = 1; number <= options.count; number++) primary.#fork(number)
       await primary.#untilAllListen()
@@ -194,6 +195,12 @@ export class Primary {
 
 /** Takes the folder, and looks at the database before anybody writes to it. */
 async function openCommons(config: Config): Promise<Commons> {
+  // Loaded here, because who has a Redis needs none of it.
+  const [{ FolderOwner }, { LmdbRecords }, { LockServer }] = await Promise.all([
+    import('../../stores/local/folder-owner.ts'),
+    import('../../stores/local/lmdb-records.ts'),
+    import('../../stores/local/lock-server.ts'),
+  ])
   const directory = ownFolder(config.uploadDir)
   const owner = await FolderOwner.take(directory, { describe: placeOf(config) })
   try {

@@ -30,7 +30,7 @@ const rules: Record<string, Rule> = {
     others: /^node:(?!http|net|fs)/,
   },
   'server/workers': {
-    ours: /^(server\/(assemble|config|open-uploads)\.ts$|server\/host\/start-checks\.ts$|stores\/)/,
+    ours: /^(server\/(config|open-uploads|place)\.ts$|server\/host\/start-checks\.ts$|stores\/)/,
     others: anything,
   },
   'server/protocol': { ours: /^(server\/errors|stores\/contracts)\.ts$/, others: nothing },

@@ -1,11 +1,13 @@
 // One server of several processes, without Redis: what holds between servers must hold between its workers, whichever of
 // its processes is killed or stopped.
 
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { rawConnection } from '../host/process.ts'
-import { isRunning } from '../support/child.ts'
+import { childrenOf, isRunning } from '../support/child.ts'
+import { temporaryFolder } from '../support/folder.ts'
 import { chance } from '../support/seed.ts'
+import { startServer } from '../support/server-process.ts'
 import { type Fleet, startFleet } from './fleet.ts'
 import { expectAllWell, type Finished } from './last-look.ts'
 import { contentOf } from './ledger-client.ts'
@@ -38,6 +40,19 @@ describe('workers', () => {
     const numbers = new Set(said(fleet, 'request').map(({ worker }) => worker))
     expect([...numbers].toSorted()).toEqual([1, 2])
   }, 60_000)
+
+  it('run the server itself, also where it was started by way of `npm start`', async () => {
+    const main = new URL('../../scripts/start.mjs', import.meta.url).pathname
+    const server = await startServer({ dir: await temporaryFolder(), main, args: ['--workers', '2'] })
+    onTestFinished(async () => void (await server.stop()))
+    const programs = childrenOf(server.pid).map(
+      (pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')[1],
+    )
+    expect(programs).toEqual([
+      expect.stringMatching(/dist\/server\/main\.js$/),
+      expect.stringMatching(/dist\/server\/main\.js$/),
+    ])
+  }, 30_000)
 
   it('take uploads over from each other, in the same files', async () => {
     const fleet = await startWorkers()
