@@ -1,7 +1,7 @@
-// The programs that the tests drive and npm cannot bring: a Redis server, Chromium, nginx, curl, faketime and a tus
-// client in Python. One table says how each is named, found and installed; `npm test` (scripts/prepare.mjs) and the tests
-// themselves (test/support) both ask it, so that what was checked before the run is what the run uses. Nothing is ever
-// skipped because a program is missing.
+// The programs that the tests drive and npm cannot bring: a Redis server, Chromium, nginx, curl, openssl, faketime and a
+// tus client in Python. One table says how each is named, found and installed; `npm test` (scripts/prepare.mjs) and the
+// tests themselves (test/support) both ask it, so that what was checked before the run is what the run uses. Nothing is
+// ever skipped because a program is missing.
 
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
@@ -10,7 +10,7 @@ import { delimiter, join } from 'node:path'
 import { runQuietly } from './run.mjs'
 
 /**
- * @typedef {'redis' | 'chromium' | 'nginx' | 'curl' | 'faketime' | 'tuspy'} ProgramName
+ * @typedef {'redis' | 'chromium' | 'nginx' | 'curl' | 'openssl' | 'faketime' | 'tuspy'} ProgramName
  *
  * `proof`: arguments with which the right program ends well; for commands that alone say nothing.
  * @typedef {{ commands: string[], variable: string, debianPackage: string, ubuntuPackage: string | null, proof?: string[] }} Program
@@ -59,6 +59,12 @@ const programs = {
     variable: 'TIDEMARK_TEST_FAKETIME',
     debianPackage: 'faketime',
     ubuntuPackage: 'faketime',
+  },
+  openssl: {
+    commands: ['openssl'],
+    variable: 'TIDEMARK_TEST_OPENSSL',
+    debianPackage: 'openssl',
+    ubuntuPackage: 'openssl',
   },
   // A Python that has the library; the first python3 on PATH need not be the one that packages install for.
   tuspy: {
@@ -186,6 +192,7 @@ function searchAll() {
     nginx: findProgram('nginx'),
     curl: findProgram('curl'),
     faketime: findProgram('faketime'),
+    openssl: findProgram('openssl'),
     tuspy: findProgram('tuspy'),
   }
 }

@@ -3,10 +3,11 @@
  * folder is its own) or in a Redis that several servers share, the tus server over them, and the sweeper behind them.
  */
 import { bootClock, steadyClock, wallClock } from '../stores/clock.ts'
-import { LockError, type Locker, type Now, type RecordStore, StoreError } from '../stores/contracts.ts'
+import { LockError, type Locker, type Now, type RecordStore } from '../stores/contracts.ts'
 import type { Durability } from '../stores/file/file-appender.ts'
 import { FileStore } from '../stores/file/file-store.ts'
 import type { RedisEvent } from '../stores/redis/redis-connection.ts'
+import type { RedisFailure } from '../stores/redis/redis-failure.ts'
 import { type ServerEvent, TidemarkServer, type TidemarkServerOptions } from './host/tidemark-server.ts'
 import type { UploadRoom } from './host/upload-room.ts'
 import { ownFolder } from './place.ts'
@@ -40,10 +41,12 @@ interface Coordination {
   readonly locker: Locker
   readonly records: RecordStore
   readonly isShared: boolean
+  /** Whether this server sweeps, or leaves it to another one that is certainly there. */
+  readonly sweeps: boolean
   readonly now: Now
   readonly report: (event: UploadsEvent) => void
-  /** Calls back when the records may have been lost, or one could not be put. */
-  onLoss(listener: () => void): void
+  /** Calls back when the records may have been lost, or can be put again after some could not. */
+  onLoss(listener: (lost: 'all' | 'some') => void): void
   close(): Promise<void>
 }
 
@@ -70,15 +73,14 @@ export async function openUploads(options: OpenUploadsOptions, team?: Team): Pro
     report,
   })
   const sweeper = new Sweeper({ engine: server.engine, everyMs: sweepEveryMs })
-  const sweeps = team?.sweeps ?? true
   try {
     await server.start()
   } catch (error) {
     await coordination.close()
     throw error
   }
-  coordination.onLoss(() => sweeper.sweepSoon())
-  if (sweeps) sweeper.start()
+  coordination.onLoss((lost) => (lost === 'some' ? sweeper.walkSoon() : sweeper.sweepSoon()))
+  if (coordination.sweeps) sweeper.start()
   return {
     server,
     handle: (req, res) => server.handle(req, res),
@@ -114,6 +116,7 @@ async function coordinateAlone(options: OpenUploadsOptions): Promise<Coordinatio
     locker: new LocalLocker(),
     records: new LmdbRecords({ directory: own }),
     isShared: false,
+    sweeps: true,
     now: steadyClock(),
     report: (event) => options.report?.(event),
     onLoss: () => undefined,
@@ -141,6 +144,7 @@ async function coordinateInTeam(options: OpenUploadsOptions, team: Team): Promis
     locker: team.locker,
     records: new LmdbRecords({ directory: own, isExamined: true }),
     isShared: false,
+    sweeps: team.sweeps,
     now: steadyClock(wallClock, bootClock(), now),
     report: (event) => options.report?.(event),
     onLoss: () => undefined,
@@ -150,12 +154,14 @@ async function coordinateInTeam(options: OpenUploadsOptions, team: Team): Promis
 
 async function coordinateByRedis(options: OpenUploadsOptions, url: string): Promise<Coordination> {
   const { redisKeyPrefix, leaseMs = 10_000 } = options
-  const [{ RedisClock }, { RedisConnection }, { RedisLocker }, { RedisRecords }] = await Promise.all([
-    import('../stores/redis/redis-clock.ts'),
-    import('../stores/redis/redis-connection.ts'),
-    import('../stores/redis/redis-locker.ts'),
-    import('../stores/redis/redis-records.ts'),
-  ])
+  const [{ RedisClock }, { RedisConnection }, { RedisFailure }, { RedisLocker }, { RedisRecords }] =
+    await Promise.all([
+      import('../stores/redis/redis-clock.ts'),
+      import('../stores/redis/redis-connection.ts'),
+      import('../stores/redis/redis-failure.ts'),
+      import('../stores/redis/redis-locker.ts'),
+      import('../stores/redis/redis-records.ts'),
+    ])
   const connection = new RedisConnection({
     url,
     commandTimeoutMs: Math.min(2_000, Math.floor(leaseMs / 4)),
@@ -172,17 +178,19 @@ async function coordinateByRedis(options: OpenUploadsOptions, url: string): Prom
     locker: new RedisLocker({ connection, leaseMs }),
     records: new RedisRecords({ connection }),
     isShared: true,
+    sweeps: true,
     now: clock.now,
     report: (event) => {
       // That Redis is away is told once, and not by every request that notices.
-      if (!isForWantOfRedis(event)) options.report?.(event)
+      if (!isForWantOf(RedisFailure, event)) options.report?.(event)
       else if (event.is === 'record-failed') isRecordMissing = true
     },
     onLoss: (listener) => {
       connection.onChange((event) => {
-        if (event.is !== 'replaced' && !(event.is === 'available' && isRecordMissing)) return
+        if (event.is === 'replaced') listener('all')
+        if (event.is !== 'available' || !isRecordMissing) return
         isRecordMissing = false
-        listener()
+        listener('some')
       })
     },
     close: () => {
@@ -192,9 +200,11 @@ async function coordinateByRedis(options: OpenUploadsOptions, url: string): Prom
   }
 }
 
-function isForWantOfRedis(event: UploadsEvent): boolean {
+/** Only what failed because of Redis: a folder that is away has lines of its own. */
+function isForWantOf(away: typeof RedisFailure, event: UploadsEvent): boolean {
   if (event.is !== 'record-failed' && event.is !== 'sweep-failed' && event.is !== 'assembly-failed')
     return false
   const { error } = event
-  return (error instanceof StoreError || error instanceof LockError) && error.code === 'unavailable'
+  const cause = error instanceof LockError ? error.cause : error
+  return cause instanceof away && cause.code === 'unavailable'
 }

@@ -234,7 +234,7 @@ export const redisUrl: Kind<string | undefined> = {
     try {
       parseRedisUrl(value)
     } catch (error) {
-      if (error instanceof RedisUrlError) throw new BadValue(error.message)
+      if (error instanceof RedisUrlError) throw new BadValue(error.predicate)
       throw error
     }
     return value

@@ -28,7 +28,8 @@ export class Sweeper {
   readonly #everyMs: number
   readonly #closing = new AbortController()
   #running: Promise<void> | undefined
-  #startedAt = Number.NEGATIVE_INFINITY
+  /** A walk that began before this does not count. */
+  #walkSince = Number.NEGATIVE_INFINITY
   #wake: AbortController | undefined
   /** There may be much to do, and nobody may have done it: the way to it is tried more often. */
   #isUrgent = true
@@ -41,8 +42,15 @@ export class Sweeper {
   /** Sweeps now and then until `close`. */
   start(): void {
     if (this.#running) return
-    this.#startedAt = this.#engine.now()
+    // Whoever was here before may have been killed between a mark and its record.
+    this.#walkSince = this.#engine.now()
     this.#running = this.#run()
+  }
+
+  /** Walks at once, or lets another server do it: records that this one should have put are missing. */
+  walkSoon(): void {
+    this.#walkSince = this.#engine.now()
+    this.sweepSoon()
   }
 
   /** Looks at once whether there is something to do: the records may have been lost. */
@@ -128,7 +136,7 @@ export class Sweeper {
   async #sweep(isHeld: MayGoOn): Promise<void> {
     const { records } = this.#engine
     const walk = { at: this.#engine.now(), epoch: records?.epoch ?? '' }
-    if (!isWalkDue(walk, await records?.lastWalk(), this.#startedAt)) {
+    if (!isWalkDue(walk, await records?.lastWalk(), this.#walkSince)) {
       await this.sweepExpired(walk.at, isHeld)
       return
     }
@@ -146,11 +154,10 @@ export class Sweeper {
   }
 }
 
-/** Whether it is time for this walk: the last one is a day ago, was for records that were lost, or before this start. */
-export function isWalkDue(walk: Walk, last: Walk | undefined, startedAt: number): boolean {
+/** Whether it is time for this walk: the last one was for records that were lost, began before `since`, or a day ago. */
+export function isWalkDue(walk: Walk, last: Walk | undefined, since: number): boolean {
   if (last === undefined || last.epoch !== walk.epoch) return true
-  // Whoever was here before may have been killed between a mark and its record.
-  return last.at < startedAt || walk.at - last.at >= walkEveryMs
+  return last.at < since || walk.at - last.at >= walkEveryMs
 }
 
 /** Redis or the folder is away, or the server is being stopped. */

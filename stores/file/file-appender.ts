@@ -6,7 +6,7 @@ import { constants } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import { type Appender, type Now, StoreError, type UploadHead, type UploadRecord } from '../contracts.ts'
 import type { FileLayout } from './file-layout.ts'
-import { asStoreError, type FileSystem, syncNames } from './file-system.ts'
+import { asStoreError, type FileSystem, syncFile, syncNames } from './file-system.ts'
 import type { Slot } from './mark-codec.ts'
 import type { MarkFile } from './mark-file.ts'
 import { hasSuccessor } from './opening.ts'
@@ -17,8 +17,6 @@ import { hasSuccessor } from './opening.ts'
  */
 export type Durability = 'finish' | 'checkpoint' | 'none'
 
-/** Unsynced bytes after which a running upload is synced in the background; what a power loss can cost. */
-const backgroundSyncBytes = 64 * 1024 * 1024
 const readBytes = 1024 * 1024
 
 export interface AppenderParts {
@@ -30,6 +28,8 @@ export interface AppenderParts {
   readonly now: Now
   /** Whether other machines write to it; they see a mark when it was synced. */
   readonly isOnNetwork: boolean
+  /** Unsynced bytes after which a running upload is synced in the background; what a power loss can cost. */
+  readonly backgroundSyncBytes: number
   readonly head: UploadHead
   readonly slot: Slot
   readonly mark: MarkFile
@@ -100,17 +100,14 @@ export class FileAppender implements Appender {
   }
 
   async commit(change: { offset: number; length?: number; last?: boolean }): Promise<UploadRecord> {
-    const { durability, mark, data } = this.#parts
+    const { durability, mark } = this.#parts
     const { offset, length = this.#slot.length } = change
     if (length !== undefined && offset >= length)
       throw new RangeError('the mark reaches the length only by finish')
     if (offset < this.#slot.offset) throw new RangeError('the mark never goes back')
     await this.#failAfterFailedSync()
     if (durability === 'checkpoint') {
-      await this.#syncOrRewind(async () => {
-        await data.datasync()
-        await this.#syncNamesOnce()
-      })
+      await this.#syncOrRewind(() => this.#syncBytes())
     }
     await this.#move({
       offset: change.offset,
@@ -139,10 +136,7 @@ export class FileAppender implements Appender {
       )
     if (size > length) await data.truncate(length)
     if (durability !== 'none') {
-      await this.#syncOrRewind(async () => {
-        await data.datasync()
-        await this.#syncNamesOnce()
-      })
+      await this.#syncOrRewind(() => this.#syncBytes())
     }
     const before = this.#slot
     await this.#move({ state: 'finished', offset: length, syncedOffset: length, length, isReleased: true })
@@ -177,10 +171,18 @@ export class FileAppender implements Appender {
     await Promise.allSettled([this.#parts.data.close(), this.#parts.mark.close()])
   }
 
-  /** Bytes that were synced stand under names that were synced; so this is done once for an upload. */
-  async #syncNamesOnce(): Promise<void> {
-    const { fileSystem, layout, head } = this.#parts
-    if (this.#slot.syncedOffset === 0) await syncNames(fileSystem, layout.folder(head.id), layout.directory)
+  /**
+   * Bytes that were synced stand beside a head and under names that were synced, so these are done once for an upload:
+   * before a slot says so, for the sectors of a mark reach the disk in any order. Of a later generation nothing counts
+   * without the mark of the first.
+   */
+  async #syncBytes(): Promise<void> {
+    const { fileSystem, layout, head, mark, data } = this.#parts
+    const { syncedOffset, generation } = this.#slot
+    if (syncedOffset > 0) return data.datasync()
+    const first = generation > 0 ? syncFile(fileSystem, layout.mark(head.id, 0)) : undefined
+    await Promise.all([data.datasync(), mark.sync(), first])
+    await syncNames(fileSystem, layout.folder(head.id), layout.directory)
   }
 
   /** Writes the mark, then looks whether another writer took over: a holder must not acknowledge what it lost. */
@@ -225,7 +227,8 @@ export class FileAppender implements Appender {
 
   #syncInBackground(): void {
     const { offset, syncedOffset } = this.#slot
-    if (this.#parts.durability === 'none' || this.#backgroundSync !== undefined) return
+    const { durability, backgroundSyncBytes } = this.#parts
+    if (durability === 'none' || this.#backgroundSync !== undefined) return
     if (offset - syncedOffset < backgroundSyncBytes) return
     this.#backgroundSync = this.#syncUpTo(offset)
       .catch(() => undefined) // A mark that could not move will be tried again, and then tell its writer.
@@ -236,8 +239,7 @@ export class FileAppender implements Appender {
 
   async #syncUpTo(offset: number): Promise<void> {
     try {
-      await this.#parts.data.datasync()
-      await this.#syncNamesOnce()
+      await this.#syncBytes()
     } catch (error) {
       this.#failedSync = error
       return

@@ -4,6 +4,7 @@
  */
 import { constants } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
+import path from 'node:path'
 import { Readable } from 'node:stream'
 import { wallClock } from '../clock.ts'
 import {
@@ -25,6 +26,7 @@ import {
   type FileSystem,
   nodeFileSystem,
   removeFile,
+  syncFile,
   syncNames,
   tryToRemove,
 } from './file-system.ts'
@@ -46,6 +48,8 @@ export interface FileBytesOptions {
   readonly isShared?: boolean
   /** By which marks say when they moved. Default: the wall clock. */
   readonly now?: Now
+  /** Unsynced bytes after which a running upload is synced in the background; 64 MiB. */
+  readonly backgroundSyncBytes?: number
   readonly fileSystem?: FileSystem
 }
 
@@ -67,6 +71,7 @@ export class FileBytes implements ByteStore {
   readonly #fileSystem: FileSystem
   readonly #isShared: boolean
   readonly #now: Now
+  readonly #backgroundSyncBytes: number
   readonly #writer = newWriter()
   /** Who writes to an upload here, until its last write has returned. */
   readonly #writing = new Map<string, FileAppender>()
@@ -79,6 +84,7 @@ export class FileBytes implements ByteStore {
     durability = 'finish',
     isShared = true,
     now = wallClock,
+    backgroundSyncBytes = 64 * 1024 * 1024,
     fileSystem = nodeFileSystem,
   }: FileBytesOptions) {
     this.layout = new FileLayout(directory)
@@ -89,13 +95,15 @@ export class FileBytes implements ByteStore {
     this.#durability = durability
     this.#isShared = isShared
     this.#now = now
+    this.#backgroundSyncBytes = backgroundSyncBytes
   }
 
   /** Makes the folder when it is missing. Fails with `io` when it cannot be used. */
   async start(): Promise<void> {
     const { directory } = this.layout
     try {
-      await this.#fileSystem.mkdir(directory, { recursive: true })
+      const made = await this.#fileSystem.mkdir(directory, { recursive: true })
+      if (made !== undefined && this.#durability !== 'none') await this.#syncFolders(directory, made)
       this.#isOnNetwork = await isNetworkFileSystem(this.#fileSystem, directory)
       if (this.#isOnNetwork && this.#durability === 'finish') this.#durability = 'checkpoint'
     } catch (error) {
@@ -104,6 +112,16 @@ export class FileBytes implements ByteStore {
   }
 
   async close(): Promise<void> {}
+
+  /** A folder that was just made is gone after a power loss, with all that is in it, when nobody syncs its name. */
+  async #syncFolders(last: string, first: string): Promise<void> {
+    try {
+      await syncNames(this.#fileSystem, path.dirname(last), path.dirname(first))
+    } catch (error) {
+      // One may be allowed to make folders there, and not to open it.
+      if (errnoOf(error) !== 'EACCES') throw error
+    }
+  }
 
   async create(head: UploadHead, length: number | undefined): Promise<Appender> {
     const { id } = head
@@ -307,7 +325,7 @@ export class FileBytes implements ByteStore {
       const { size } = await data.stat()
       const offset = Math.min(kept.offset, size)
       if (size > offset) await data.truncate(offset)
-      const isSynced = await this.#syncCopy(id, data, kept)
+      const isSynced = await this.#syncCopy(id, data, mark, kept)
       const slot = this.#slot({ ...kept, generation, offset, syncedOffset: isSynced ? offset : 0 })
       failUnless(isHeld)
       isPublished = true
@@ -332,13 +350,18 @@ export class FileBytes implements ByteStore {
     }
   }
 
-  /** Bytes that were synced once stay so when they are copied. */
-  async #syncCopy(id: string, data: FileHandle, { syncedOffset }: Slot): Promise<boolean> {
-    const isNeeded = this.#durability === 'checkpoint' || (this.#durability === 'finish' && syncedOffset > 0)
-    if (!isNeeded) return false
-    await data.datasync()
+  /**
+   * Bytes that were synced once stay so when they are copied. Names are synced in any case: a loss that left this
+   * generation and took an earlier one would hide it, until a later take-over closes the gap and shows it again.
+   */
+  async #syncCopy(id: string, data: FileHandle, mark: MarkFile, { syncedOffset }: Slot): Promise<boolean> {
+    if (this.#durability === 'none') return false
+    const isSynced = this.#durability === 'checkpoint' || syncedOffset > 0
+    // Without the mark of generation 0 none of the others counts.
+    const first = () => syncFile(this.#fileSystem, this.layout.mark(id, 0))
+    if (isSynced) await Promise.all([data.datasync(), mark.sync(), first()])
     await syncNames(this.#fileSystem, this.layout.folder(id), this.layout.directory)
-    return true
+    return isSynced
   }
 
   #removal(): Removal {
@@ -383,6 +406,7 @@ export class FileBytes implements ByteStore {
       isShared: this.#isShared,
       now: this.#now,
       isOnNetwork: this.#isOnNetwork,
+      backgroundSyncBytes: this.#backgroundSyncBytes,
       onClose: (closed) => this.#forget(id, closed),
     })
     this.#writing.set(id, appender)

@@ -65,6 +65,16 @@ export async function writeWhole(handle: FileHandle, bytes: Buffer, position: nu
   }
 }
 
+/** Makes what is in a file survive a power loss, whoever wrote it. */
+export async function syncFile(fileSystem: FileSystem, file: string): Promise<void> {
+  const handle = await fileSystem.open(file, 'r')
+  try {
+    await handle.datasync()
+  } finally {
+    await handle.close()
+  }
+}
+
 /** Removes a file; false when it was not there. */
 export async function removeFile(fileSystem: FileSystem, file: string): Promise<boolean> {
   try {

@@ -17,6 +17,7 @@ import {
   slotPosition,
   tombstoneSequence,
 } from './mark-codec.ts'
+import { isOfEarlierBoot } from './writer.ts'
 
 export interface MarkContent {
   readonly head: UploadHead
@@ -44,7 +45,8 @@ export class MarkFile {
   }
 
   /**
-   * What the mark says, or `incomplete` when it was never completed: cut off while it was made, or only claimed.
+   * What the mark says, or `incomplete` when it was never completed: cut off while it was made, only claimed, or lost
+   * with the power before it was ever synced.
    * Fails with `damaged` when it was complete once, and is not any more.
    */
   async content(): Promise<MarkContent | 'incomplete'> {
@@ -58,7 +60,7 @@ export class MarkFile {
     const isWhole = typeof head === 'object'
     if (slot && isWhole) return { head: head as UploadHead, slot }
     // The first slot is written with the head, in one go. A second one says that both had been there.
-    const wasWhole = slot ? slot.sequence > 1 : hasBothSlots(bytes)
+    const wasWhole = slot ? slot.sequence > 1 && !isPerhapsUnsynced(slot) : hasBothSlots(bytes)
     if (wasWhole) throw new StoreError('damaged', 'the mark of an upload is damaged')
     return 'incomplete'
   }
@@ -111,6 +113,11 @@ export class MarkFile {
 /** The slot after which there is no other. */
 export function tombstoneOf(slot: Slot): Slot {
   return { ...slot, state: 'terminated', isReleased: true, sequence: tombstoneSequence }
+}
+
+/** Whether a loss of power may have kept this slot without the head, which is synced before any slot speaks of a sync. */
+function isPerhapsUnsynced({ state, syncedOffset, writer }: Slot): boolean {
+  return (state === 'terminated' || (state === 'open' && syncedOffset === 0)) && isOfEarlierBoot(writer)
 }
 
 function hasBothSlots(bytes: Buffer): boolean {

@@ -67,10 +67,11 @@ async function judge(
       return ownId.test(id) && !(await isThere(fileSystem, layout.mark(id, 0))) ? [self] : []
     if (generation > 0) return (await isOwnMark(fileSystem, found, size)) ? [self] : []
     if (!(await isOwnMark(fileSystem, found, size))) return []
-    // Bytes come only after a complete mark: with content it is somebody else's file, or for a person to look at.
+    // Bytes come only after a complete mark: with content it is somebody else's file, or for a person to look at, or
+    // the power was lost before the mark was on the disk.
     const data = { is: 'file' as const, file: layout.data(id, 0) }
     const dataSize = await sizeOf(fileSystem, data.file)
-    if (dataSize === 0) return [data, self]
+    if (dataSize === 0 || (await isOwnData(fileSystem, found, data.file))) return [data, self]
     return dataSize === undefined || size === 0 ? [self] : []
   }
   if (current.slot.state === 'terminated') {
@@ -92,6 +93,15 @@ async function isOwnMark(fileSystem: FileSystem, { id, file }: FoundFile, size: 
   } finally {
     await mark?.close()
   }
+}
+
+/** Whether bytes beside a mark that says nothing are ours: under a name that we made, and made after the mark was. */
+async function isOwnData(fileSystem: FileSystem, { id, file }: FoundFile, data: string): Promise<boolean> {
+  if (!ownId.test(id)) return false
+  const [mark, bytes] = await Promise.all(
+    [file, data].map((each) => fileSystem.stat(each).catch(() => undefined)),
+  )
+  return mark !== undefined && bytes !== undefined && bytes.birthtimeMs >= mark.birthtimeMs
 }
 
 async function isThere(fileSystem: FileSystem, file: string): Promise<boolean> {

@@ -91,8 +91,14 @@ async function copy(fileSystem: FileSystem, source: string, target: string): Pro
   try {
     await fileSystem.copyFile(source, target, COPYFILE_EXCL | COPYFILE_FICLONE)
   } catch (error) {
+    if (errnoOf(error) === 'EEXIST') {
+      // Left by a take-over whose claim was lost with the power: who has the claim owns this name.
+      await removeFile(fileSystem, target)
+      return copy(fileSystem, source, target)
+    }
     if (errnoOf(error) !== 'ENOENT') throw error
     // The disk has lost the bytes: the upload begins again, and its mark says so.
+    await removeFile(fileSystem, target)
     await (await fileSystem.open(target, 'wx')).close()
   }
 }

@@ -4,7 +4,7 @@
  * A record and its index entries change in one transaction, so here the indexes are exact. Commits are grouped and
  * synced behind: after a crash of the machine the copies may be older than the marks, which are the truth.
  */
-import { mkdirSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Database, open, type RootDatabase } from 'lmdb'
 import { type RecordStore, StoreError, type UploadRecord, type Walk } from '../contracts.ts'
@@ -23,6 +23,9 @@ interface Databases {
   readonly expiry: Database<true, IndexKey>
   readonly recent: Database<true, IndexKey>
 }
+
+/** What LMDB needs for its 126 readers, and a little more. */
+const lockFileBytes = 12 * 1024
 
 /** Stands behind every id in the order of keys. */
 const AFTER_ALL_IDS = '\uffff'
@@ -55,6 +58,7 @@ export class LmdbRecords implements RecordStore {
     if (this.#databases !== undefined) return
     mkdirSync(this.#directory, { recursive: true })
     const state = this.#isExamined ? 'sound' : examineLmdbFile(this.path)
+    if (!this.#isExamined) makeLockFile(`${this.path}-lock`)
     const databases = this.#open()
     try {
       if (state === 'filled') readAll(databases)
@@ -77,12 +81,12 @@ export class LmdbRecords implements RecordStore {
       const old = databases.records.get(id)
       if (old !== undefined && isNewer(old.record, record)) return
       const entry: Entry = expiresAt === undefined ? { record } : { record, expiresAt }
-      void databases.records.put(id, entry)
+      behind(databases.records.put(id, entry))
       // Most puts only move the offset; the indexes stand as they are.
       if (old?.record.head.createdAt === createdAt && old.expiresAt === expiresAt) return
       if (old !== undefined) removeIndexes(databases, id, old)
-      void databases.recent.put([createdAt, id], true)
-      if (expiresAt !== undefined) void databases.expiry.put([expiresAt, id], true)
+      behind(databases.recent.put([createdAt, id], true))
+      if (expiresAt !== undefined) behind(databases.expiry.put([expiresAt, id], true))
     })
   }
 
@@ -95,7 +99,7 @@ export class LmdbRecords implements RecordStore {
       const old = databases.records.get(id)
       if (old === undefined) return
       removeIndexes(databases, id, old)
-      void databases.records.remove(id)
+      behind(databases.records.remove(id))
     })
   }
 
@@ -139,7 +143,10 @@ export class LmdbRecords implements RecordStore {
 
   #open(): Databases {
     try {
-      const root = open({ path: this.path, noSubdir: true, encoding: 'json', maxDbs: 3 })
+      // In its batches of a turn LMDB makes a promise that nobody gets: when a commit fails, on a full disk, its rejection
+      // would end the process. Without them commits are grouped all the same.
+      const eventTurnBatching = false
+      const root = open({ path: this.path, noSubdir: true, encoding: 'json', maxDbs: 3, eventTurnBatching })
       return {
         root,
         records: root.openDB({ name: 'records', encoding: 'json' }),
@@ -168,6 +175,7 @@ export class LmdbRecords implements RecordStore {
         change(databases)
       })
     } catch (error) {
+      ignoreReason(error)
       throw asStoreError(error, this.path)
     }
   }
@@ -178,9 +186,20 @@ export class LmdbRecords implements RecordStore {
   }
 }
 
+/** A change inside a transaction, which tells all of them how it ended; a rejection that nobody heard ends the process. */
+function behind(change: Promise<unknown>): void {
+  change.catch(ignoreReason)
+}
+
+/** The reason of a commit that failed, as on a full disk, comes as a rejection of its own, which LMDB has logged. */
+function ignoreReason(error: unknown): void {
+  const { commitError } = error as { commitError?: Promise<unknown> }
+  commitError?.catch(() => undefined)
+}
+
 function removeIndexes(databases: Databases, id: string, old: Entry): void {
-  void databases.recent.remove([old.record.head.createdAt, id])
-  if (old.expiresAt !== undefined) void databases.expiry.remove([old.expiresAt, id])
+  behind(databases.recent.remove([old.record.head.createdAt, id]))
+  if (old.expiresAt !== undefined) behind(databases.expiry.remove([old.expiresAt, id]))
 }
 
 function isNewer(a: UploadRecord, b: UploadRecord): boolean {
@@ -200,4 +219,16 @@ function asStoreError(error: unknown, path: string): StoreError {
   return new StoreError(isFull ? 'full' : 'io', `The record database could not be used: ${message}`, {
     cause: error,
   })
+}
+
+/**
+ * LMDB maps its lock file, and would make it with a hole in it. Whoever touches a hole of a mapped file on a full disk
+ * is killed by the system (SIGBUS), so the file is given its blocks as long as there are some.
+ */
+function makeLockFile(file: string): void {
+  try {
+    writeFileSync(file, Buffer.alloc(lockFileBytes), { flag: 'wx' })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw asStoreError(error, file)
+  }
 }

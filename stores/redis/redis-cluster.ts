@@ -30,6 +30,7 @@ export class RedisCluster implements RedisHome {
   /** A node said that the Cluster as a whole is down. */
   #isDown = false
   #isAvailable = false
+  readonly #firstAvailable = makeGate()
   #isClosed = false
   #reason = 'no node answers'
   #refreshing: Promise<void> | undefined
@@ -55,9 +56,11 @@ export class RedisCluster implements RedisHome {
     const tooLate = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, START_TIMEOUT_MS)
     })
-    const ready = this.#refresh().then(() =>
-      Promise.all(this.primaries.map((client) => untilSettled(client, START_TIMEOUT_MS))),
-    )
+    const ready = this.#refresh().then(async () => {
+      await Promise.all(this.primaries.map((client) => untilSettled(client, START_TIMEOUT_MS)))
+      // Somebody answers: a node that has just come back may call the Cluster down for a moment more than others do.
+      if (this.#owners.length > 0 && !this.#isAvailable) await this.#firstAvailable.promise
+    })
     await Promise.race([ready, tooLate])
     clearTimeout(timer)
     if (this.#isAvailable) return undefined
@@ -82,12 +85,19 @@ export class RedisCluster implements RedisHome {
   }
 
   #send(command: Command): void {
-    const fail = command.reject
+    const reject = command.reject
     let redirections = 0
     let client: Redis | undefined
+    let hasFailed = false
+    const fail = (error: Error) => {
+      hasFailed = true
+      reject.call(command, error)
+    }
     const sendTo = (to: Redis | undefined, isAsking = false) => {
+      // Its time may have been over while it waited for another node: then nobody wants it done any more.
+      if (hasFailed) return
       client = to
-      if (to?.status !== 'ready') return fail.call(command, this.#away())
+      if (to?.status !== 'ready') return fail(this.#away())
       if (isAsking) to.asking().catch(() => {})
       to.sendCommand(command)
     }
@@ -107,7 +117,7 @@ export class RedisCluster implements RedisHome {
       }
       if (isRefused && word === 'ASK') return later(this.#connectTo(nodeOf(place!, client!)), true)
       if (isRefused && word === 'TRYAGAIN') return void setTimeout(() => sendTo(client), TRY_AGAIN_MS)
-      fail.call(command, error)
+      fail(error)
     }
     const slot = command.getSlot()
     sendTo(slot === null ? this.#anyReady() : this.#clients.get(this.#owners[slot] ?? ''))
@@ -226,6 +236,7 @@ export class RedisCluster implements RedisHome {
     const isAvailable = !this.#isDown && this.#hasAllSlots()
     if (isAvailable !== this.#isAvailable) {
       this.#isAvailable = isAvailable
+      if (isAvailable) this.#firstAvailable.open()
       if (isAvailable) this.#events.onAvailable()
       else this.#events.onAway(this.#reason)
     }
@@ -281,6 +292,14 @@ function nodeOf(place: string, sayer: Redis): RedisNode {
 
 function keyOf({ options }: Redis): string {
   return placeOf({ host: options.host!, port: options.port! })
+}
+
+function makeGate(): { readonly promise: Promise<void>; open(): void } {
+  let open = () => {}
+  const promise = new Promise<void>((resolve) => {
+    open = resolve
+  })
+  return { promise, open }
 }
 
 /** Returns when the connection is ready or has failed, or after `withinMs`. */

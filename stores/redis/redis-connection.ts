@@ -190,7 +190,7 @@ export class RedisConnection {
     if (failure === undefined) return
     this.#isAvailable = false
     this.#home = this.#connecting = undefined
-    void home.close()
+    void home.close().catch(() => {})
     const message = `Redis at ${this.#target.shown} cannot be used: ${describe(failure)}`
     throw new RedisFailure('unavailable', message, { cause: failure, mayHaveRun: false })
   }
@@ -229,7 +229,7 @@ export class RedisConnection {
     for (const known of this.#runIds.keys()) if (!primaries.has(known)) this.#runIds.delete(known)
     this.#hasMetAll ||= this.#runIds.size === primaries.size
     if (!isNew || !wasComplete) return
-    if (this.#target.is === 'sentinel') this.#subscriber?.leaveUnless(client)
+    this.#subscriber?.leaveUnlessAt(home.primaries)
     this.#tell({ is: 'replaced', runId })
   }
 

@@ -212,7 +212,7 @@ export class RedisLocker implements Locker, TusLocker {
       return (await this.#connection.runScript(
         scripts.acquire,
         [keys.lock(id), keys.wait(id), keys.fence(id)],
-        [token, this.#holder, this.#channel, this.leaseMs, 3 * ASK_AGAIN_MS, awaited, ...times, wish],
+        [token, this.#holder, this.#channel, this.leaseMs, 3 * ASK_AGAIN_MS, awaited, ...times, wish, id],
       )) as Reply
     } catch (error) {
       const mayHaveRun = !(error instanceof RedisFailure) || error.mayHaveRun
@@ -267,14 +267,20 @@ export class RedisLocker implements Locker, TusLocker {
   }
 
   readonly #onMessage = (message: string): void => {
-    const [what, token] = message.split(' ', 2) as [string, string]
-    if (what === 'wanted') {
-      this.#upkeep.get(token)?.want()
-      // The reply that gives this lock may still be on its way, on the other connection.
-      this.#turns.get(token)?.want()
-    }
+    const [what, token, ...rest] = message.split(' ') as [string, string, ...string[]]
+    if (what === 'wanted') this.#onWanted(token, rest.join(' '))
     if (what === 'free') this.#turns.get(token)?.askAgain()
     if (what === 'superseded') this.#turns.get(token)?.end('superseded')
+  }
+
+  #onWanted(token: string, id: string): void {
+    const held = this.#upkeep.get(token)
+    // The reply that gives this lock may still be on its way, on the other connection.
+    const turn = this.#turns.get(token)
+    held?.want()
+    turn?.want()
+    // Taken by a command that Redis ran long after it was given up here: nobody will ever use it.
+    if (!held && !turn && id !== '') void this.#upkeep.release(id, token)
   }
 }
 

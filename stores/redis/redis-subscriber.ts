@@ -44,10 +44,13 @@ export class RedisSubscriber {
     if (client?.status === 'ready') client.ping().catch(() => client.stream?.destroy())
   }
 
-  /** Messages are sent on another server now; one that is cut off from the others may still answer here. */
-  leaveUnless(primary: Redis): void {
-    const [own, other] = [this.#client?.stream as Socket | undefined, primary.stream as Socket | undefined]
-    const isThere = own?.remoteAddress === other?.remoteAddress && own?.remotePort === other?.remotePort
+  /** Another server may have taken over from the one that is listened to, which still answers, cut off from the others. */
+  leaveUnlessAt(primaries: readonly Redis[]): void {
+    const own = this.#client?.stream as Socket | undefined
+    const isThere = primaries.some(({ stream }) => {
+      const { remoteAddress, remotePort } = (stream ?? {}) as Partial<Socket>
+      return remoteAddress === own?.remoteAddress && remotePort === own?.remotePort
+    })
     if (!isThere) own?.destroy()
   }
 

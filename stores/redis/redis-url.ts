@@ -15,8 +15,8 @@ export type RedisTarget = {
   readonly isTls: boolean
   readonly username: string | undefined
   readonly password: string | undefined
-  /** Which kinds of addresses a name may have; 0 for both. Undefined: what ioredis does. */
-  readonly family: 0 | 4 | 6 | undefined
+  /** Which addresses of a name are taken; 0 for any. */
+  readonly family: 0 | 4 | 6
   /** The URL without user, password and options: the only form that may be shown. */
   readonly shown: string
 } & (
@@ -37,11 +37,14 @@ export interface RedisNode {
   readonly port: number
 }
 
-/** The message is a sentence without its subject, which is the setting or the option. */
 export class RedisUrlError extends Error {
-  constructor(message: string) {
-    super(message)
+  /** The sentence without its subject, for whoever knows the URL by another name. */
+  readonly predicate: string
+
+  constructor(predicate: string) {
+    super(`The URL of Redis ${predicate}.`)
     this.name = 'RedisUrlError'
+    this.predicate = predicate
   }
 }
 
@@ -68,7 +71,7 @@ export function parseRedisUrl(url: string): RedisTarget {
     nodes: hosts.split(',').map((host) => parseNode(host, defaultPort)),
     isTls: scheme === 'rediss',
     ...parseUser(at < 0 ? '' : authority.slice(0, at)),
-    family: options.family,
+    family: options.family ?? 0,
     shown: `${scheme}${kind ?? ''}://${hosts}${path === '/' ? '' : path}`,
   }
   const parts = path.split('/').slice(1)
@@ -146,7 +149,7 @@ function parseOptions(query: string, isSentinel: boolean): Options {
       options[name] = decode(value)
     } else {
       throw new RedisUrlError(
-        `has an option that is not known; there is family=4, 6 or 0${isSentinel ? ', sentinelUsername and sentinelPassword' : ''}`,
+        `has an option that is not known; there is family=4 or 6${isSentinel ? ', sentinelUsername and sentinelPassword' : ''}`,
       )
     }
   }
@@ -157,7 +160,7 @@ function parseFamily(value: string): 0 | 4 | 6 {
   if (value === '0') return 0
   if (value === '4') return 4
   if (value === '6') return 6
-  throw new RedisUrlError('has a family that is not 4, 6 or 0 (both)')
+  throw new RedisUrlError('has a family that is not 4, 6 or 0 (any)')
 }
 
 function decode(text: string): string {

@@ -233,6 +233,27 @@ describe('a lock in Redis', () => {
     await (await other.locker.acquire('u', wait)).release()
   })
 
+  it('that nobody knows of any more is given back as soon as somebody wants it', async () => {
+    const { locker } = await server({ leaseMs: 600_000 })
+    await (await locker.acquire('warm', wait)).release()
+    const [channel] = (await redis.command('PUBSUB', 'CHANNELS')).match(/t:to:\S+/) ?? []
+    // As a Redis leaves it that was stopped for longer than the lease, and then ran what it had been sent.
+    await redis.command(
+      'HSET',
+      't:lock:{u v}',
+      'token',
+      'late',
+      'fence',
+      '1',
+      'holder',
+      'x',
+      'channel',
+      channel!,
+    )
+    const other = await server()
+    await (await other.locker.acquire('u v', wait)).release()
+  })
+
   it('passes on a wish whose message was lost, with the next renewal', async () => {
     const { locker } = await server({ leaseMs: 1000 })
     const other = await server()

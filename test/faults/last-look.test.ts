@@ -1,6 +1,6 @@
 // The last look itself: each thing that it is there to find, it finds.
 
-import { open, rm, writeFile } from 'node:fs/promises'
+import { mkdir, open, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import { expect, it, onTestFinished } from 'vitest'
@@ -33,10 +33,12 @@ it('finds what is left in Redis', async () => {
 
 it('finds what is left in the folder', async () => {
   const { fleet, id, look } = await uploaded()
+  await mkdir(join(fleet.folder, '.tidemark', 'outbox'), { recursive: true })
   for (const [name, found] of [
     [`.${id}.1.data`, 'left in the folder'],
     [`.${id}.1.mark`, 'left in the folder'],
     ['upload.tmp', 'left in the folder'],
+    ['.tidemark/outbox/note', 'left in the folder'],
     ['0'.repeat(32), 'uploads that nobody knows'],
   ] as const) {
     await writeFile(join(fleet.folder, name), '')

@@ -184,15 +184,20 @@ async function filesOfUploads(fleet: Fleet, strange: string[] = []): Promise<Map
   return uploads
 }
 
-/** One file of bytes for each upload; and marks of every generation up to it, for a gap would hide what is above. */
+/**
+ * One file of bytes for each upload; and marks of every generation up to it, for a gap would hide what is above. No note
+ * of what is still to be told. A server that was killed may leave half a note, and the claim of a take-over.
+ */
 async function strangeFiles(fleet: Fleet, known: ReadonlySet<string>): Promise<string[]> {
-  const strange: string[] = []
+  const notes = await readdir(join(fleet.folder, '.tidemark', 'outbox')).catch(() => [])
+  const strange: string[] = notes.filter((name) => !(fleet.wasKilled && name.startsWith('.')))
   for (const [id, { marks, data }] of await filesOfUploads(fleet, strange)) {
     marks.sort((a, b) => a - b)
     const isChain = marks.every((generation, index) => generation === index)
     const last = marks.at(-1)
     const isWhole = data.length === 1 && isChain && last !== undefined && last >= data[0]!
     if (!known.has(id) || !isWhole) strange.push(`${id}: marks ${marks}, bytes ${data}`)
+    if (fleet.wasKilled) continue
     // A mark that was claimed and never written is empty.
     for (const generation of marks) {
       const file = `.${id}.${generation}.mark`

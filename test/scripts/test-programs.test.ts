@@ -10,7 +10,15 @@ const debianRoot = { system: 'debian', isRoot: true } as const
 
 describe('what is installed for the tests', () => {
   it('is nothing when all programs are there', () => {
-    const all = { redis: found, chromium: found, nginx: found, curl: found, faketime: found, tuspy: found }
+    const all = {
+      redis: found,
+      chromium: found,
+      nginx: found,
+      curl: found,
+      openssl: found,
+      faketime: found,
+      tuspy: found,
+    }
     expect(planInstallation(all, debianRoot)).toEqual({ is: 'nothing-to-do' })
   })
 

@@ -3,12 +3,14 @@
 import { execFileSync } from 'node:child_process'
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { programPath } from '../../scripts/test-programs.mjs'
 
 export type Certificate = { ca: Buffer; caFile: string; certFile: string; keyFile: string }
 
 export async function makeCertificate(folder: string): Promise<Certificate> {
   const path = (name: string) => join(folder, name)
-  const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: folder, stdio: 'ignore' })
+  const openssl = (...args: string[]) =>
+    execFileSync(programPath('openssl'), args, { cwd: folder, stdio: 'ignore' })
   const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']
   openssl('req', '-x509', ...key, '-keyout', 'ca.key', '-out', 'ca.crt', '-days', '2', '-subj', '/CN=test ca')
   openssl('req', ...key, '-keyout', 'redis.key', '-out', 'redis.csr', '-subj', '/CN=redis')

@@ -28,7 +28,7 @@ export type Sentinels = {
   stop: () => Promise<void>
 }
 
-export type Sentinel = { port: number; child: Child }
+type Sentinel = { port: number; child: Child }
 
 export async function startSentinels({ replicas = 1 } = {}): Promise<Sentinels> {
   const first = await startRedis()
@@ -79,6 +79,8 @@ export type Cluster = {
   ownerOf: (key: string) => Promise<RedisServer>
   /** Resolves when another node than `old` answers for `key`, and the Cluster is well. */
   untilFailover: (old: RedisServer, key: string) => Promise<RedisServer>
+  /** Resolves when every node says that all is well: one that came back says so later than the others. */
+  untilWell: () => Promise<void>
   stop: () => Promise<void>
 }
 
@@ -108,10 +110,12 @@ export async function startCluster({ replicas = 1, argsOf }: ClusterOptions = {}
     )
     await ask(node.port, ['CLUSTER', 'REPLICATE', id])
   }
-  await until('a Cluster that is well', async () => {
-    const states = await Promise.all(ports.map((port) => clusterState(port)))
-    return states.every((state) => state.isOk && state.size === nodes.length)
-  })
+  const untilWell = () =>
+    until('a Cluster that is well', async () => {
+      const states = await Promise.all(ports.map((port) => clusterState(port)))
+      return states.every((state) => state.isOk && state.size === nodes.length)
+    })
+  await untilWell()
   await until('replicas that are connected', async () => {
     const roles = await Promise.all(ports.slice(3).map((port) => ask(port, ['INFO', 'replication'])))
     return roles.every((info) => /master_link_status:up/.test(info))
@@ -130,6 +134,7 @@ export async function startCluster({ replicas = 1, argsOf }: ClusterOptions = {}
       .map((port) => `127.0.0.1:${port}`)
       .join(',')}`,
     nodes,
+    untilWell,
     async ownerOf(key) {
       return (await owner(key))!
     },

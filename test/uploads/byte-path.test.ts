@@ -64,6 +64,24 @@ describe('a body', () => {
     expect(writes.map(({ bytes }) => bytes)).toEqual([MiB, MiB, MiB, MiB, MiB])
   })
 
+  it('reaches the store in the buffers in which it came, none of them copied', async () => {
+    const memory = new Set<unknown>()
+    const copied: number[] = []
+    const { source, receiver } = receiving({
+      write: async (buffers) => {
+        for (const buffer of buffers) if (!memory.has(buffer.buffer)) copied.push(buffer.length)
+      },
+    })
+    for (let i = 0; i < 80; i++) {
+      const chunk = Buffer.allocUnsafeSlow(64 * 1024)
+      memory.add(chunk.buffer)
+      source.write(chunk)
+    }
+    source.end()
+    expect(await receiver.done).toMatchObject({ offset: 5 * MiB })
+    expect(copied).toEqual([])
+  })
+
   it('of one-byte chunks is copied together before it is written', async () => {
     const { source, receiver, writes } = receiving()
     for (let i = 0; i < 20_000; i++) source.write(Buffer.from([i % 251]))

@@ -14,6 +14,7 @@
 --      7 fenceMs       how long the last fence is remembered
 --      8 rememberedMs  how long it is told that a holder was asked to release
 --      9 wish          'lock', or 'free' when it is enough that nobody holds it
+--     10 id            of the upload, for the holder who is asked
 -- Returns {'taken', fence, isTakeOver}      isTakeOver is 1 when a holder was asked to release within rememberedMs
 --         {'free'}                          nobody holds it
 --         {'busy', token, holder, leftMs}   the caller is registered; `leftMs` is what is left of the holder's lease
@@ -57,7 +58,7 @@ if held[1] then
   redis.call('PEXPIRE', KEYS[2], ARGV[5])
   redis.call('HSET', KEYS[1], 'wanted', '1')
   noteAsked()
-  redis.call('PUBLISH', held[4], 'wanted ' .. held[1])
+  redis.call('PUBLISH', held[4], 'wanted ' .. held[1] .. ' ' .. ARGV[10])
   return { 'busy', held[1], held[3], redis.call('PTTL', KEYS[1]) }
 end
 

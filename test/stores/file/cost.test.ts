@@ -27,7 +27,7 @@ it.each<[string, Partial<FileBytesOptions>, Record<string, number>]>([
   [
     'shared',
     {},
-    { create: 3, commit: 3, close: 2, look: 4, open: 12, finish: 9, remove: 11, removeOpen: 17 },
+    { create: 3, commit: 3, close: 2, look: 4, open: 12, finish: 10, remove: 11, removeOpen: 17 },
   ],
 ])('the file operations of an upload: %s', async (_, options, expected) => {
   const fileSystem = faulty(() => undefined)

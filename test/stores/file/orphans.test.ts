@@ -77,6 +77,17 @@ describe('the sweep', () => {
     expect((await tus.getUpload(other)).offset).toBe(5)
   })
 
+  it('takes bytes beside an empty mark for its own where it named and made both, as a loss of power leaves them', async () => {
+    const { folder, store } = await start()
+    const foreign = own.replace('0', 'f')
+    await put(folder, foreign, 'was there before the claim')
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    for (const id of [own, foreign, 'named']) await put(folder, `.${id}.0.mark`, '')
+    for (const id of [own, 'named']) await put(folder, id, 'abc')
+    await sweepAll(store)
+    expect(await filesIn(folder)).toEqual([foreign, 'named'].sort())
+  })
+
   it('never touches an upload that is there, whatever state and generation it is in', async () => {
     const { folder, store, uploadOf } = await start()
     await uploadOf('one', 1)

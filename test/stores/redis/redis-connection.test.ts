@@ -1,6 +1,6 @@
 // What RedisConnection promises where a primary is lost: to the next one within a moment, and nothing hangs meanwhile.
 import { createServer } from 'node:net'
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest'
 import {
   RedisConnection,
   type RedisConnectionOptions,
@@ -172,6 +172,7 @@ it('a primary that wants a replica and has none refuses for a passing reason', a
 
 describe('a Cluster', () => {
   let cluster: Cluster
+  beforeEach(() => cluster.untilWell())
   beforeAll(async () => {
     cluster = await startCluster()
   })

@@ -10,17 +10,17 @@ describe('a URL of Redis', () => {
       isTls: false,
       username: undefined,
       password: undefined,
-      family: undefined,
+      family: 0,
       database: 0,
       shown: 'redis://localhost',
     })
-    expect(parseRedisUrl('rediss://me:se%2Fcret@redis.internal:6380/2?family=0')).toMatchObject({
+    expect(parseRedisUrl('rediss://me:se%2Fcret@redis.internal:6380/2?family=6')).toMatchObject({
       is: 'single',
       nodes: [{ host: 'redis.internal', port: 6380 }],
       isTls: true,
       username: 'me',
       password: 'se/cret',
-      family: 0,
+      family: 6,
       database: 2,
       shown: 'rediss://redis.internal:6380/2',
     })
@@ -39,7 +39,7 @@ describe('a URL of Redis', () => {
       isTls: true,
       username: 'me',
       password: 'pass',
-      family: undefined,
+      family: 0,
       name: 'tide mark',
       database: 4,
       sentinelUsername: 's',
@@ -58,7 +58,7 @@ describe('a URL of Redis', () => {
       isTls: false,
       username: undefined,
       password: 'pass',
-      family: undefined,
+      family: 0,
       shown: 'redis+cluster://a:7000,b:7001',
     })
     expect(parseRedisUrl('redis+cluster://a/0').is).toBe('cluster')
