@@ -2,12 +2,19 @@
 import type { Logger } from 'pino'
 import proxyAddr from 'proxy-addr'
 import type { Config } from './config.ts'
-import { openUploads, type Uploads, type UploadsEvent } from './open-uploads.ts'
+import {
+  type OpenUploadsOptions,
+  openUploads,
+  type Team,
+  type Uploads,
+  type UploadsEvent,
+} from './open-uploads.ts'
+import { placeOf } from './place.ts'
 
-export function assemble(config: Config, logger: Logger): Promise<Uploads> {
+export function assemble(config: Config, logger: Logger, team?: Team): Promise<Uploads> {
   const { corsAllowOrigin: origins, redisUrl } = config
   const trusts = proxyAddr.compile([...config.trustedProxies])
-  return openUploads({
+  const options: OpenUploadsOptions = {
     path: config.basePath,
     directory: config.uploadDir,
     durability: config.durability,
@@ -30,9 +37,10 @@ export function assemble(config: Config, logger: Logger): Promise<Uploads> {
       redisKeyPrefix: config.redisKeyPrefix,
       leaseMs: config.leaseMs,
     }),
-    describe: config.unixSock ?? `${config.host}:${config.port}`,
+    describe: placeOf(config),
     report: (event) => log(logger, event),
-  })
+  }
+  return openUploads(options, team)
 }
 
 const lines = {

@@ -2,10 +2,13 @@
 /**
  * The process: from arguments to a listening server, and from a signal to its end. The only file that touches
  * process.env and exit. What is not needed for an answer in words is loaded only after the settings were found good.
+ * With several workers it is started once more for each of them (server/workers/primary.ts).
  *
  * Exit codes: 0 ended as asked; 1 could not start, failed, could not end in time, or a second signal; 2 wrong settings.
  */
+import cluster from 'node:cluster'
 import { readFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
@@ -13,13 +16,19 @@ import type { Logger } from 'pino'
 import { asksFor, type Config, loadConfig, SettingError } from './config.ts'
 import { checkFolder, listenError, removeStaleSocket, StartError, storeError } from './host/start-checks.ts'
 import { withoutSecrets } from './setting-kinds.ts'
+import type { WorkerLink } from './workers/worker-link.ts'
 
+const link = await linkToPrimary()
 try {
   await main(process.argv.slice(2))
 } catch (error) {
   const isExpected = error instanceof SettingError || error instanceof StartError
-  process.stderr.write(`tidemark: ${isExpected ? error.message : String((error as Error)?.stack ?? error)}\n`)
-  process.exit(error instanceof SettingError ? 2 : 1)
+  const message = isExpected ? error.message : String((error as Error)?.stack ?? error)
+  if (link) link.refuse(message)
+  else {
+    process.stderr.write(`tidemark: ${message}\n`)
+    process.exit(error instanceof SettingError ? 2 : 1)
+  }
 }
 
 async function main(argv: readonly string[]): Promise<void> {
@@ -27,28 +36,84 @@ async function main(argv: readonly string[]): Promise<void> {
   if (question !== undefined) return answer(question)
 
   const config = loadConfig(argv, process.env)
-  const [{ makeLogger }, { assemble }, { buildApp, closeWithin }, { default: closeWithGrace }] =
-    await Promise.all([
-      import('./host/logger.ts'),
-      import('./assemble.ts'),
-      import('./app.ts'),
-      import('close-with-grace'),
-    ])
-  await checkFolder(config)
-  const logger = await makeLogger(config, process.stdout.isTTY)
-  const uploads = await assemble(config, logger).catch((cause: unknown) => {
+  const count = config.workers === 'auto' ? availableParallelism() : config.workers
+  await (link === undefined && count > 1 ? leadWorkers(config, count) : serve(config))
+}
+
+async function serve(config: Config): Promise<void> {
+  const [{ makeLogger }, { assemble }, { buildApp, closeWithin }] = await Promise.all([
+    import('./host/logger.ts'),
+    import('./assemble.ts'),
+    import('./app.ts'),
+  ])
+  if (!link) await checkFolder(config)
+  const logger = await makeLogger(config, process.stdout.isTTY, link?.number)
+  const uploads = await assemble(config, logger, link).catch((cause: unknown) => {
     throw storeError(config, cause)
   })
   const page = config.showPage ? await loadPage(config) : undefined
   const app = buildApp({ config, uploads, logger, ...(page && { page }) })
+  if (!link && config.unixSock !== undefined) await removeStaleSocket(config.unixSock)
   await listen(app, config).catch(async (error: unknown) => {
     await app.close()
     throw error
   })
 
-  closeWithGrace(
+  // What all workers do together is told by their primary.
+  const level = link ? 'debug' : 'info'
+  const end = () => closeWithin(app, config.shutdownTimeoutMs)
+  const closing = await endOnSignal({ logger, level, delayMs: config.shutdownTimeoutMs, end })
+  link?.onStop(() => closing.close())
+  const port = portOf(app)
+  if (link) link.listening(port)
+  else sayWhere(port, config, logger)
+}
+
+async function leadWorkers(config: Config, count: number): Promise<void> {
+  const [{ makeLogger }, { Primary }] = await Promise.all([
+    import('./host/logger.ts'),
+    import('./workers/primary.ts'),
+  ])
+  await checkFolder(config)
+  const logger = await makeLogger(config, process.stdout.isTTY)
+  if (config.unixSock !== undefined) await removeStaleSocket(config.unixSock)
+  const program = fileURLToPath(import.meta.url)
+  const primary = await Primary.start({ config, count, logger, program }).catch((cause: unknown) => {
+    throw storeError(config, cause)
+  })
+  const end = async () => {
+    if (!(await primary.stop())) throw new Error('a worker did not end in order')
+  }
+  // The workers keep the time; those that do not are ended by the primary.
+  await endOnSignal({ logger, level: 'info', delayMs: config.shutdownTimeoutMs * 2 + 1000, end })
+  sayWhere(primary.port, config, logger, count)
+}
+
+/** Where this process is a worker of another one of this program. */
+async function linkToPrimary(): Promise<WorkerLink | undefined> {
+  if (!cluster.isWorker) return undefined
+  const [{ WorkerLink }, { workerVariable }] = await Promise.all([
+    import('./workers/worker-link.ts'),
+    import('./workers/messages.ts'),
+  ])
+  const number = Number(process.env[workerVariable])
+  return number > 0 ? new WorkerLink(number, process) : undefined
+}
+
+interface End {
+  readonly logger: Logger
+  readonly level: 'info' | 'debug'
+  readonly delayMs: number
+  /** What is to be done first; when it fails the process ends with 1. */
+  readonly end: () => Promise<void>
+}
+
+async function endOnSignal({ logger, level, delayMs, end }: End): Promise<{ close(): void }> {
+  const { default: closeWithGrace } = await import('close-with-grace')
+  let isEnding = false
+  const grace = closeWithGrace(
     {
-      delay: config.shutdownTimeoutMs,
+      delay: delayMs,
       logger: false,
       // A fault of the machine has no graceful end, and SIGUSR2 asks for no end at all.
       skip: ['SIGILL', 'SIGTRAP', 'SIGABRT', 'SIGBUS', 'SIGFPE', 'SIGSEGV', 'SIGUSR2'],
@@ -57,13 +122,14 @@ async function main(argv: readonly string[]): Promise<void> {
       onSecondError: (err) => logger.fatal({ err }, 'failed while ending'),
     },
     async ({ signal, err }) => {
+      isEnding = true
       if (err) logger.fatal({ err }, 'failed unexpectedly; ending')
-      else logger.info(`${signal}: ending; running uploads are kept as far as they came`)
-      await closeWithin(app, config.shutdownTimeoutMs)
-      logger.info('ended')
+      else logger[level](`${signal ?? 'asked'}: ending; running uploads are kept as far as they came`)
+      await end()
+      logger[level]('ended')
     },
   )
-  sayWhere(app, config, logger)
+  return { close: () => void (isEnding || grace.close()) }
 }
 
 function answer(question: 'help' | 'version'): Promise<void> | void {
@@ -74,7 +140,6 @@ function answer(question: 'help' | 'version'): Promise<void> | void {
 
 async function listen(app: FastifyInstance, config: Config): Promise<void> {
   const { host, port, unixSock } = config
-  if (unixSock !== undefined) await removeStaleSocket(unixSock)
   // What a plugin fails with has nothing to do with addresses, and is not to be told as such.
   await app.ready()
   try {
@@ -95,9 +160,13 @@ async function loadPage(config: Config): Promise<FastifyPluginAsync> {
   return async (app) => void (await app.register(pages, options))
 }
 
-function sayWhere(app: FastifyInstance, config: Config, logger: Logger): void {
+/** Undefined for a UNIX socket. */
+function portOf(app: FastifyInstance): number | undefined {
   const address = app.server.address()
-  const port = typeof address === 'object' && address ? address.port : undefined
+  return typeof address === 'object' && address ? address.port : undefined
+}
+
+function sayWhere(port: number | undefined, config: Config, logger: Logger, workers?: number): void {
   const host = config.host.includes(':') ? `[${config.host}]` : config.host
   const where = config.unixSock ?? `http://${host}:${port}${config.basePath}`
   const uploadDir = resolve(config.uploadDir)
@@ -105,7 +174,7 @@ function sayWhere(app: FastifyInstance, config: Config, logger: Logger): void {
   const coordination =
     shared === undefined ? 'embedded, without Redis' : `with locks and records in ${shared}`
   logger.info(
-    { url: where, port, uploadDir, redis: shared },
+    { url: where, port, uploadDir, redis: shared, workers },
     `Tidemark listens on ${where}, keeps uploads in ${uploadDir}, ${coordination}`,
   )
 }

@@ -2,8 +2,7 @@
  * Puts the parts of an upload service together: bytes in a folder, locks and records either in this process (then the
  * folder is its own) or in a Redis that several servers share, the tus server over them, and the sweeper behind them.
  */
-import path from 'node:path'
-import { steadyClock } from '../stores/clock.ts'
+import { bootClock, steadyClock, wallClock } from '../stores/clock.ts'
 import { LockError, type Locker, type Now, type RecordStore } from '../stores/contracts.ts'
 import type { Durability } from '../stores/file/file-appender.ts'
 import { FileStore } from '../stores/file/file-store.ts'
@@ -11,6 +10,7 @@ import type { RedisEvent } from '../stores/redis/redis-connection.ts'
 import type { RedisFailure } from '../stores/redis/redis-failure.ts'
 import { type ServerEvent, TidemarkServer, type TidemarkServerOptions } from './host/tidemark-server.ts'
 import type { UploadRoom } from './host/upload-room.ts'
+import { ownFolder } from './place.ts'
 import { Sweeper } from './uploads/sweeper.ts'
 
 export interface OpenUploadsOptions
@@ -41,6 +41,8 @@ interface Coordination {
   readonly locker: Locker
   readonly records: RecordStore
   readonly isShared: boolean
+  /** Whether this server sweeps, or leaves it to another one that is certainly there. */
+  readonly sweeps: boolean
   readonly now: Now
   readonly report: (event: UploadsEvent) => void
   /** Calls back when the records may have been lost, or can be put again after some could not. */
@@ -48,10 +50,18 @@ interface Coordination {
   close(): Promise<void>
 }
 
-export async function openUploads(options: OpenUploadsOptions): Promise<Uploads> {
-  const coordination = await (options.redisUrl === undefined
-    ? coordinateAlone(options)
-    : coordinateByRedis(options, options.redisUrl))
+/** What a worker is given by its primary, which has the folder and keeps the locks. */
+export interface Team {
+  readonly locker: Locker
+  /** Whether this worker sweeps; one of them is enough. */
+  readonly sweeps: boolean
+  /** Fails when the primary does not live any more; else gives its time. */
+  join(): Promise<{ readonly now: number }>
+}
+
+/** `team` is for workers, and means something only without Redis: with it each of them is a server like any other. */
+export async function openUploads(options: OpenUploadsOptions, team?: Team): Promise<Uploads> {
+  const coordination = await coordinate(options, team)
   const { locker, records, isShared, now, report } = coordination
   const { directory, durability = 'finish', sweepEveryMs = 60_000, ...rest } = options
   const server = new TidemarkServer({
@@ -70,7 +80,7 @@ export async function openUploads(options: OpenUploadsOptions): Promise<Uploads>
     throw error
   }
   coordination.onLoss((lost) => (lost === 'some' ? sweeper.walkSoon() : sweeper.sweepSoon()))
-  sweeper.start()
+  if (coordination.sweeps) sweeper.start()
   return {
     server,
     handle: (req, res) => server.handle(req, res),
@@ -87,6 +97,11 @@ export async function openUploads(options: OpenUploadsOptions): Promise<Uploads>
   }
 }
 
+function coordinate(options: OpenUploadsOptions, team: Team | undefined): Promise<Coordination> {
+  if (options.redisUrl !== undefined) return coordinateByRedis(options, options.redisUrl)
+  return team === undefined ? coordinateAlone(options) : coordinateInTeam(options, team)
+}
+
 async function coordinateAlone(options: OpenUploadsOptions): Promise<Coordination> {
   const { directory, describe = '' } = options
   // Loaded here, because who has a Redis needs none of it.
@@ -95,16 +110,45 @@ async function coordinateAlone(options: OpenUploadsOptions): Promise<Coordinatio
     import('../stores/local/lmdb-records.ts'),
     import('../stores/local/local-locker.ts'),
   ])
-  const own = path.join(directory, '.tidemark')
+  const own = ownFolder(directory)
   const owner = await FolderOwner.take(own, { describe })
   return {
     locker: new LocalLocker(),
     records: new LmdbRecords({ directory: own }),
     isShared: false,
+    sweeps: true,
     now: steadyClock(),
     report: (event) => options.report?.(event),
     onLoss: () => undefined,
     close: () => owner.release(),
+  }
+}
+
+/**
+ * The folder is shared by processes of which one holds the locks of all, and gives none away while its holder lives. So
+ * a successor finds the writer before it done or dead, as in one process, and nobody has to look for others at every mark.
+ */
+async function coordinateInTeam(options: OpenUploadsOptions, team: Team): Promise<Coordination> {
+  const { directory, describe = '' } = options
+  const [{ FolderGuest }, { LmdbRecords }] = await Promise.all([
+    import('../stores/local/folder-owner.ts'),
+    import('../stores/local/lmdb-records.ts'),
+  ])
+  const own = ownFolder(directory)
+  const guest = await FolderGuest.enter(own, { describe })
+  const { now } = await team.join().catch(async (error: unknown) => {
+    await guest.leave()
+    throw error
+  })
+  return {
+    locker: team.locker,
+    records: new LmdbRecords({ directory: own, isExamined: true }),
+    isShared: false,
+    sweeps: team.sweeps,
+    now: steadyClock(wallClock, bootClock(), now),
+    report: (event) => options.report?.(event),
+    onLoss: () => undefined,
+    close: () => guest.leave(),
   }
 }
 
@@ -134,6 +178,7 @@ async function coordinateByRedis(options: OpenUploadsOptions, url: string): Prom
     locker: new RedisLocker({ connection, leaseMs }),
     records: new RedisRecords({ connection }),
     isShared: true,
+    sweeps: true,
     now: clock.now,
     report: (event) => {
       // That Redis is away is told once, and not by every request that notices.

@@ -66,6 +66,19 @@ export const wholeNumber = (min: number, max: number): Kind<number> => ({
   },
 })
 
+/** How many processes: a number, or `auto` for one on each core. */
+export const workers: Kind<number | 'auto'> = {
+  takes: '<number>|auto',
+  parse(value) {
+    if (value === 'auto') return value
+    try {
+      return wholeNumber(1, 256).parse(value)
+    } catch {
+      throw new BadValue('must be a whole number from 1 to 256, or auto')
+    }
+  },
+}
+
 const durationUnits = { d: 86_400_000n, h: 3_600_000n, m: 60_000n, s: 1000n, ms: 1n } as const
 /** What a timer of Node can wait, about 24 days: a longer one would fire at once. */
 const longestTimerMs = 2 ** 31 - 1

@@ -17,6 +17,7 @@ import {
   size,
   text,
   wholeNumber,
+  workers,
 } from './setting-kinds.ts'
 
 export interface Setting<T> {
@@ -36,6 +37,7 @@ const listening = 'Listening'
 const uploads = 'Uploads'
 const pace = 'Time and pace'
 const servers = 'More than one server'
+const machine = 'More than one core'
 const pages = 'Browsers'
 const logging = 'Logging'
 
@@ -211,6 +213,16 @@ export const settings = {
     kind: duration({ min: 1000, max: 600_000 }),
     default: '10s',
     sentence: 'How long the uploads of a server that vanished stay locked.',
+  }),
+
+  workers: define({
+    group: machine,
+    flag: 'workers',
+    kind: workers,
+    default: '1',
+    sentence:
+      'How many processes receive uploads, on one port and one folder; auto for one on each core of this machine. More ' +
+      'than one need no Redis.',
   }),
 
   corsAllowOrigin: define({

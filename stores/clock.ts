@@ -73,10 +73,17 @@ export function follow(before: Told, bootMs: number, referenceMs: number): Told 
   return { timeMs: freeMs + Math.max(-mostMs, Math.min(mostMs, aheadMs)), bootMs }
 }
 
-/** A clock that begins with what the reference says, and follows it. `reference` is given the reading of `boot`. */
-export function steadyClock(reference: (bootMs: number) => number = wallClock, boot = bootClock()): Now {
+/**
+ * A clock that begins with what the reference says, or at `startMs` where somebody told the time before, and follows the
+ * reference, which is given the reading of `boot`.
+ */
+export function steadyClock(
+  reference: (bootMs: number) => number = wallClock,
+  boot = bootClock(),
+  startMs?: number,
+): Now {
   const startedAt = boot()
-  let told: Told = { timeMs: reference(startedAt), bootMs: startedAt }
+  let told: Told = { timeMs: startMs ?? reference(startedAt), bootMs: startedAt }
   return () => {
     const bootMs = boot()
     told = follow(told, bootMs, reference(bootMs))

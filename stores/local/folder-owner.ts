@@ -9,11 +9,15 @@
  * Whether the owner lives is seen by its pid and start time from inside its own pid namespace, and otherwise
  * (another container, another boot) by the socket it listens on: a kernel that refuses the connection knows that
  * nobody listens. In doubt it lives.
+ *
+ * An owner may have **guests**: further processes that it lets use the folder. They have entries of their own, and the
+ * folder is nobody else's before all of them are gone too.
  */
 import { randomBytes } from 'node:crypto'
 import { type FileHandle, mkdir, open, readdir, readlink, symlink, unlink } from 'node:fs/promises'
 import { connect, createServer, type Server } from 'node:net'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { StoreError } from '../contracts.ts'
 import { canSee, decodeIdentity, encodeIdentity, isProvablyDead, ownIdentity } from '../process-identity.ts'
 
@@ -33,6 +37,9 @@ type Entry =
   | { readonly number: number; readonly is: 'unreadable' }
 
 const FREE = 'free'
+
+/** Guests of a dead owner end by themselves, and are waited for. */
+const guestsMayTakeMs = 5_000
 
 export class FolderOwner {
   readonly #directory: string
@@ -55,19 +62,26 @@ export class FolderOwner {
     await mkdir(directory, { recursive: true })
     // Listening comes first: an entry whose socket refuses is dead.
     const doorbell = await Doorbell.hang(directory)
-    const me: Owner = {
-      process: encodeIdentity(ownIdentity()),
-      since: Date.now(),
-      describe: options.describe.slice(0, 500),
-      ...(doorbell && { socket: doorbell.name }),
-    }
+    let owner: FolderOwner
     try {
-      const number = await takeNext(folder, directory, JSON.stringify(me))
-      return new FolderOwner(directory, number, doorbell)
+      const number = await takeNext(folder, directory, describeOwn(options.describe, doorbell))
+      owner = new FolderOwner(directory, number, doorbell)
     } catch (error) {
       await doorbell?.remove()
       throw error
     }
+    try {
+      await untilNoGuests(folder, directory)
+      return owner
+    } catch (error) {
+      await owner.release()
+      throw error
+    }
+  }
+
+  /** Takes the entries of guests away that were killed. */
+  async forgetDeadGuests(): Promise<void> {
+    await livingGuest(this.#directory)
   }
 
   /** Gives the folder up; safe to call twice. */
@@ -79,9 +93,71 @@ export class FolderOwner {
   async #release(): Promise<void> {
     // The number goes on: whoever was about to replace an older entry must find this one's successor.
     await symlink(FREE, join(this.#directory, String(this.#number + 1)))
-    await removeEntry(this.#directory, this.#number)
+    await removeEntry(this.#directory, String(this.#number))
     await this.#doorbell?.remove()
   }
+}
+
+/** One more process on a folder that its owner shares with it. */
+export class FolderGuest {
+  readonly #path: string
+  readonly #doorbell: Doorbell | undefined
+
+  private constructor(path: string, doorbell: Doorbell | undefined) {
+    this.#path = path
+    this.#doorbell = doorbell
+  }
+
+  /**
+   * Says that this process uses the folder. Whoever enters then asks the owner whether it is alive, and touches nothing
+   * before it has said so: whoever succeeds a dead owner looks for guests after its death.
+   */
+  static async enter(folder: string, options: { readonly describe: string }): Promise<FolderGuest> {
+    const directory = join(folder, '.owner')
+    const doorbell = await Doorbell.hang(directory)
+    const path = join(directory, `guest-${randomBytes(9).toString('base64url')}`)
+    await symlink(describeOwn(options.describe, doorbell), path)
+    return new FolderGuest(path, doorbell)
+  }
+
+  async leave(): Promise<void> {
+    await unlink(this.#path).catch(() => {})
+    await this.#doorbell?.remove()
+  }
+}
+
+function describeOwn(describe: string, doorbell: Doorbell | undefined): string {
+  const me: Owner = {
+    process: encodeIdentity(ownIdentity()),
+    since: Date.now(),
+    describe: describe.slice(0, 500),
+    ...(doorbell && { socket: doorbell.name }),
+  }
+  return JSON.stringify(me)
+}
+
+async function untilNoGuests(folder: string, directory: string): Promise<void> {
+  const deadline = performance.now() + guestsMayTakeMs
+  for (;;) {
+    const guest = await livingGuest(directory)
+    if (guest === undefined) return
+    if (performance.now() > deadline) throw taken(folder, guest)
+    await sleep(20)
+  }
+}
+
+/** Any guest that may be alive; the entries of those that are dead are taken away. */
+async function livingGuest(directory: string): Promise<Entry | undefined> {
+  let alive: Entry | undefined
+  for (const name of await readdir(directory)) {
+    if (!name.startsWith('guest-')) continue
+    const text = await readlink(join(directory, name)).catch(() => undefined)
+    if (text === undefined) continue
+    const entry = parseEntry(0, text)
+    if (await isDead(directory, entry)) await removeEntry(directory, name)
+    else alive = entry
+  }
+  return alive
 }
 
 async function takeNext(folder: string, directory: string, text: string): Promise<number> {
@@ -103,7 +179,7 @@ async function takeNext(folder: string, directory: string, text: string): Promis
       await unlink(join(directory, String(number))).catch(() => {})
       continue
     }
-    for (const old of numbers) if (old < number) await removeEntry(directory, old)
+    for (const old of numbers) if (old < number) await removeEntry(directory, String(old))
     return number
   }
 }
@@ -119,6 +195,10 @@ async function readHighest(directory: string): Promise<Entry | undefined> {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
     return { number, is: 'unreadable' }
   }
+  return parseEntry(number, text)
+}
+
+function parseEntry(number: number, text: string): Entry {
   if (text === FREE) return { number, is: 'free' }
   try {
     const owner = JSON.parse(text) as Owner
@@ -133,8 +213,8 @@ async function listNumbers(directory: string): Promise<number[]> {
   return (await readdir(directory)).filter((name) => /^[1-9]\d*$/.test(name)).map(Number)
 }
 
-async function removeEntry(directory: string, number: number): Promise<void> {
-  const path = join(directory, String(number))
+async function removeEntry(directory: string, name: string): Promise<void> {
+  const path = join(directory, name)
   // Somebody else may tidy up at the same time.
   const text = await readlink(path).catch(() => '')
   const socket = /"socket":"([\w-]+\.sock)"/.exec(text)?.[1]
@@ -188,7 +268,8 @@ class Doorbell {
     try {
       await new Promise<void>((resolve, reject) => {
         server.once('error', reject)
-        server.listen(shortPath(directory, handle, name), resolve)
+        // Exclusive, or a worker of node:cluster would leave the listening to its parent.
+        server.listen({ path: shortPath(directory, handle, name), exclusive: true }, resolve)
       })
     } catch {
       await handle.close()

@@ -36,12 +36,17 @@ export class LmdbRecords implements RecordStore {
   /** Nothing is lost while the file is open; every start is followed by a walk anyway, so none is noted in the file. */
   readonly epoch = 'since the start'
   readonly #directory: string
+  readonly #isExamined: boolean
   #databases: Databases | undefined
   #lastWalk: Walk | undefined
 
-  /** `directory` is made when it is missing. One process at a time may use it: see FolderOwner. */
-  constructor(options: { readonly directory: string }) {
+  /**
+   * `directory` is made when it is missing. It belongs to one process (see FolderOwner) and those that it lets in: they
+   * say `isExamined`, because the file was looked at before them, and must not be while somebody writes to it.
+   */
+  constructor(options: { readonly directory: string; readonly isExamined?: boolean }) {
     this.#directory = options.directory
+    this.#isExamined = options.isExamined ?? false
   }
 
   get path(): string {
@@ -52,8 +57,8 @@ export class LmdbRecords implements RecordStore {
   async start(): Promise<void> {
     if (this.#databases !== undefined) return
     mkdirSync(this.#directory, { recursive: true })
-    const state = examineLmdbFile(this.path)
-    makeLockFile(`${this.path}-lock`)
+    const state = this.#isExamined ? 'sound' : examineLmdbFile(this.path)
+    if (!this.#isExamined) makeLockFile(`${this.path}-lock`)
     const databases = this.#open()
     try {
       if (state === 'filled') readAll(databases)

@@ -150,7 +150,7 @@ class LocalLock implements Lock {
   }
 
   get lost(): AbortSignal {
-    return never
+    return neverLost
   }
 
   isHeld(): boolean {
@@ -178,8 +178,8 @@ class LocalLock implements Lock {
  * One signal for all locks, made once: a controller for each would be the dearest part of an acquisition. It never
  * aborts, so it keeps no listener either, and a holder who forgets to remove one leaks nothing.
  */
-const never = new AbortController().signal
-never.addEventListener = () => {}
+export const neverLost: AbortSignal = new AbortController().signal
+neverLost.addEventListener = () => {}
 
 function aborted(signal: AbortSignal): LockError {
   return new LockError('aborted', 'The request ended before the upload was released.', {

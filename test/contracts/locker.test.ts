@@ -1,5 +1,9 @@
-import { afterAll, beforeAll } from 'vitest'
+import { MessageChannel } from 'node:worker_threads'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
+import type { LockPeer } from '../../stores/local/lock-server.ts'
+import { LockServer } from '../../stores/local/lock-server.ts'
+import { WorkerLocker } from '../../stores/local/worker-locker.ts'
 import { RedisConnection } from '../../stores/redis/redis-connection.ts'
 import { RedisLocker } from '../../stores/redis/redis-locker.ts'
 import { type RedisServer, startRedis } from '../support/redis.ts'
@@ -9,6 +13,66 @@ describeLocker('LocalLocker', async () => {
   const locker = new LocalLocker()
   await locker.start()
   return { servers: [locker, locker], remains: async () => locker.size, stop: () => locker.close() }
+})
+
+/** A worker and its primary, with a channel between them that copies what is said, as between processes. */
+async function connectWorker(server: LockServer) {
+  const { port1, port2 } = new MessageChannel()
+  const peer: LockPeer = server.connect((replies) => port1.postMessage(replies))
+  const locker = new WorkerLocker((requests) => port2.postMessage(requests))
+  port1.on('message', (requests) => peer.receive(requests))
+  port2.on('message', (replies) => locker.receive(replies))
+  await locker.start()
+  return { peer, locker, cut: () => port1.close() }
+}
+
+describeLocker('WorkerLocker', async () => {
+  const server = new LockServer()
+  const workers = [await connectWorker(server), await connectWorker(server)] as const
+  const [one, two] = workers
+  return {
+    servers: [one.locker, two.locker],
+    remains: async () => server.size + one.locker.size + two.locker.size,
+    async stop() {
+      for (const { locker, cut } of workers) {
+        await locker.close()
+        cut()
+      }
+    },
+  }
+})
+
+describe('a worker that has exited', () => {
+  const wait = { timeoutMs: 20_000 }
+
+  it('leaves its locks to those who wait, at once, and not before', async () => {
+    const server = new LockServer()
+    const [dead, alive] = [await connectWorker(server), await connectWorker(server)]
+    const ids = ['a', 'b', 'c']
+    await Promise.all(ids.map((id) => dead.locker.acquire(id, wait)))
+    const waiting = ids.map((id) => alive.locker.acquire(id, wait))
+    await expect(alive.locker.acquire('d', wait)).resolves.toMatchObject({ id: 'd' })
+    expect(server.size).toBe(4)
+    dead.peer.gone()
+    const locks = await Promise.all(waiting)
+    expect(locks.map(({ isTakeOver }) => isTakeOver)).toEqual([true, true, true])
+    for (const lock of locks) await lock.release()
+    await expect.poll(() => server.size).toBe(1)
+    for (const worker of [dead, alive]) worker.cut()
+  })
+
+  it('waits for nothing any more, and what it said before and is heard late takes nothing', async () => {
+    const server = new LockServer()
+    const [dead, alive] = [await connectWorker(server), await connectWorker(server)]
+    const lock = await alive.locker.acquire('u', wait)
+    dead.locker.acquire('u', wait).catch(() => undefined)
+    dead.peer.gone()
+    dead.peer.receive([['acquire', 7, 'other', 1000]])
+    await lock.release()
+    await expect.poll(() => server.size).toBe(0)
+    await (await alive.locker.acquire('other', { timeoutMs: 0 })).release()
+    for (const worker of [dead, alive]) worker.cut()
+  })
 })
 
 let redis: RedisServer

@@ -1,9 +1,10 @@
 import { rm, truncate, writeFile } from 'node:fs/promises'
 import { open } from 'lmdb'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { LmdbRecords } from '../../stores/local/lmdb-records.ts'
 import { RedisConnection } from '../../stores/redis/redis-connection.ts'
 import { RedisRecords } from '../../stores/redis/redis-records.ts'
+import { type Child, startChild, stopChild } from '../support/child.ts'
 import { makeFolder, temporaryFolder } from '../support/folder.ts'
 import { type RedisServer, startRedis } from '../support/redis.ts'
 import { describeRecords, record } from './records-contract.ts'
@@ -38,6 +39,35 @@ describe('LmdbRecords', () => {
     expect(await records.expiring(5, 1)).toEqual(['u'])
     await records.close()
   })
+
+  it('keeps the newest of what several processes put at the same time, of which one is killed', async () => {
+    const directory = await temporaryFolder()
+    const records = new LmdbRecords({ directory })
+    await records.start()
+    const program = new URL('child-records.ts', import.meta.url).pathname
+    const children = [0, 1, 2].map((n) =>
+      startChild(process.execPath, ['--import', 'tsx', program, directory, String(n)]),
+    )
+    onTestFinished(async () => void (await Promise.all(children.map((child) => stopChild(child)))))
+    const hasPut = (child: Child) => child.stdout().includes('put')
+    await expect.poll(() => children.every(hasPut), { timeout: 20_000 }).toBe(true)
+    children[0]!.kill('SIGKILL')
+    for (const child of children) await child.exited
+    expect(children.slice(1).map((child) => child.output())).toEqual(['put\ndone\n', 'put\ndone\n'])
+    // Each put the sequences that are its own, in any order: 499 is the last of number 2's.
+    for (let n = 0; n < 5; n++) {
+      const { mark } = (await records.get(`u${n}`))!
+      expect(mark.sequence).toBe(499)
+    }
+    expect((await records.expiring(Number.MAX_SAFE_INTEGER, 100)).toSorted()).toEqual([
+      'u0',
+      'u1',
+      'u2',
+      'u3',
+      'u4',
+    ])
+    await records.close()
+  }, 40_000)
 
   it('says that a file is damaged which is no database, and is cut short, instead of dying of it', async () => {
     const directory = await temporaryFolder()

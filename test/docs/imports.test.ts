@@ -29,6 +29,10 @@ const rules: Record<string, Rule> = {
     ours: /^(server\/protocol\/messages|server\/errors|stores\/contracts)\.ts$/,
     others: /^node:(?!http|net|fs)/,
   },
+  'server/workers': {
+    ours: /^(server\/(config|open-uploads|place)\.ts$|server\/host\/start-checks\.ts$|stores\/)/,
+    others: anything,
+  },
   'server/protocol': { ours: /^(server\/errors|stores\/contracts)\.ts$/, others: nothing },
   stores: { ours: nothing, others: notForStores },
   'stores/file': { ours: /^stores\/[^/]+$/, others: notForStores },

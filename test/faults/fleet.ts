@@ -5,6 +5,7 @@ import { randomUUID } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { inject, onTestFinished } from 'vitest'
+import { childrenOf } from '../support/child.ts'
 import { type Finish, finishJournal } from '../support/finishes.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { showSeedOnFailure } from '../support/seed.ts'
@@ -37,6 +38,10 @@ export type Fleet = {
   kill: (index: number) => Promise<void>
   /** SIGKILL, and another process in its place. */
   killAndRestart: (index: number) => Promise<void>
+  /** With `--workers`: the processes that receive uploads for this server now. */
+  workersOf: (index: number) => number[]
+  /** A signal for one of them; one that does not survive it is replaced. */
+  signalWorker: (pid: number, signal: NodeJS.Signals) => void
   /** SIGTERM, and another process in its place once this one has ended. */
   restart: (index: number) => Promise<void>
   /** Everything that listeners were told so far, on all servers. */
@@ -95,6 +100,11 @@ export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
     async killAndRestart(index) {
       await kill(index)
       await restart(index)
+    },
+    workersOf: (index) => childrenOf(servers[index]!.pid),
+    signalWorker(pid, signal) {
+      wasKilled = true
+      process.kill(pid, signal)
     },
     restart,
     finishes: journal.read,

@@ -116,13 +116,15 @@ function nameOf(finish: Finish): unknown {
 /** Files of uploads that servers hold open (Linux). */
 async function openFiles(fleet: Fleet): Promise<string[]> {
   const found = await Promise.all(
-    fleet.servers.map(async ({ pid }) => {
-      const folder = `/proc/${pid}/fd`
-      const links = await Promise.all(
-        (await readdir(folder)).map((fd) => readlink(join(folder, fd)).catch(() => '')),
-      )
-      return links.filter((link) => link.startsWith(`${fleet.folder}/`) && !isOwnOfServers(link, fleet))
-    }),
+    fleet.servers
+      .flatMap(({ pid }, index) => [pid, ...fleet.workersOf(index)])
+      .map(async (pid) => {
+        const folder = `/proc/${pid}/fd`
+        const links = await Promise.all(
+          (await readdir(folder)).map((fd) => readlink(join(folder, fd)).catch(() => '')),
+        )
+        return links.filter((link) => link.startsWith(`${fleet.folder}/`) && !isOwnOfServers(link, fleet))
+      }),
   )
   return found.flat()
 }

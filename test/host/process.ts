@@ -50,6 +50,7 @@ export function startProcess(args: readonly string[], { nodeArgs = [] as readonl
 
   return {
     exited,
+    pid: child.pid!,
     line,
     signal: (name: NodeJS.Signals) => child.kill(name),
     /** The port, once it listens. */

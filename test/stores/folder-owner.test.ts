@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdir, readdir, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { FolderOwner } from '../../stores/local/folder-owner.ts'
+import { FolderGuest, FolderOwner } from '../../stores/local/folder-owner.ts'
 import { encodeIdentity, ownIdentity } from '../../stores/process-identity.ts'
 import { type Child, startChild, stopChild } from '../support/child.ts'
 import { temporaryFolder } from '../support/folder.ts'
@@ -100,6 +100,45 @@ describe('the owner of a folder', () => {
   })
 })
 
+describe('a guest of the owner of a folder', () => {
+  it('keeps the folder from others after the owner was killed, until it leaves', async () => {
+    const folder = await temporaryFolder()
+    const owner = await start(folder)
+    const guest = await FolderGuest.enter(folder, { describe: 'a worker' })
+    owner.kill('SIGKILL')
+    await owner.exited
+
+    const said = await FolderOwner.take(folder, me).catch((error) => error)
+    expect(said).toMatchObject({ code: 'unavailable' })
+    expect(said.message).toContain(`in use by process ${process.pid} (a worker) since 20`)
+
+    let hasLeft = false
+    const taking = FolderOwner.take(folder, me).then(async (successor) => {
+      expect(hasLeft).toBe(true)
+      await successor.release()
+    })
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    hasLeft = true
+    await guest.leave()
+    await taking
+    expect((await readdir(join(folder, '.owner'))).filter((name) => !/^\d+$/.test(name))).toEqual([])
+  }, 20_000)
+
+  it('that was killed keeps nobody waiting, and leaves nothing behind', async () => {
+    const folder = await temporaryFolder()
+    const owner = await FolderOwner.take(folder, me)
+    const guest = await start(folder, ['guest'])
+    expect(guest.stdout()).toBe('took it\n')
+    guest.kill('SIGKILL')
+    await guest.exited
+    const before = await readdir(join(folder, '.owner'))
+    await owner.forgetDeadGuests()
+    // The entry, and its socket.
+    expect(await readdir(join(folder, '.owner'))).toHaveLength(before.length - 2)
+    await owner.release()
+  })
+})
+
 describe.runIf(canUnshare())('the owner of a folder, in containers', () => {
   it('is seen to live, and to be dead, from another pid namespace that has the same pids', async () => {
     const folder = await temporaryFolder()
@@ -116,8 +155,8 @@ describe.runIf(canUnshare())('the owner of a folder, in containers', () => {
   })
 })
 
-function start(folder: string): Promise<Child> {
-  return untilSaid(startChild(process.execPath, ['--import', 'tsx', program, folder]))
+function start(folder: string, more: string[] = []): Promise<Child> {
+  return untilSaid(startChild(process.execPath, ['--import', 'tsx', program, folder, ...more]))
 }
 
 /** The process is pid 1 of its own namespace, as in a container. */

@@ -3,6 +3,7 @@
 // shows what it said.
 
 import { type ChildProcess, spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 export type Exit = { code: number | null; signal: NodeJS.Signals | null }
@@ -88,4 +89,22 @@ export async function stopChild(child: Child, graceMs = 5_000): Promise<Exit> {
   const exit = await child.exited
   clearTimeout(timer)
   return exit
+}
+
+/** The processes that a process started, and that have not ended (Linux). */
+export function childrenOf(pid: number): number[] {
+  try {
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1').split(' ').filter(Boolean).map(Number)
+  } catch {
+    return []
+  }
+}
+
+/** Whether it still runs; one that ended and was not asked for yet does not. */
+export function isRunning(pid: number): boolean {
+  try {
+    return !/\) [ZX] /.test(readFileSync(`/proc/${pid}/stat`, 'latin1'))
+  } catch {
+    return false
+  }
 }

@@ -1,0 +1,26 @@
+/**
+ * What a primary and its workers say to each other, over the channel that Node opens between a process and its child.
+ * Lists are about locks (stores/local/lock-messages.ts).
+ */
+import type { LockReply, LockRequest } from '../../stores/local/lock-messages.ts'
+
+export type FromWorker =
+  | readonly LockRequest[]
+  /** Asks for the folder, before anything in it is touched. */
+  | { readonly is: 'joining' }
+  | { readonly is: 'listening'; readonly port: number | undefined }
+  /** It can not start, and waits to be ended; `message` is a sentence for whoever started the server. */
+  | { readonly is: 'refused'; readonly message: string }
+  /** It does not hang. */
+  | { readonly is: 'beat' }
+
+export type FromPrimary =
+  | readonly LockReply[]
+  | { readonly is: 'joined'; readonly now: number }
+  | { readonly is: 'stop' }
+
+/** How often a worker says that it does not hang; the primary counts as often who was silent. */
+export const beatEveryMs = 2_000
+
+/** The variable that makes a process a worker, and numbers it. It is none of the settings, which begin otherwise. */
+export const workerVariable = 'WORKER_OF_TIDEMARK'

@@ -1,0 +1,63 @@
+/**
+ * A worker's end of the channel to its primary. When the primary is gone Node ends the worker at once: it holds locks
+ * that nobody keeps any more, and its end is what the next server on the folder waits for.
+ */
+import { WorkerLocker } from '../../stores/local/worker-locker.ts'
+import type { Team } from '../open-uploads.ts'
+import { beatEveryMs, type FromPrimary, type FromWorker } from './messages.ts'
+
+export class WorkerLink implements Team {
+  readonly number: number
+  readonly locker: WorkerLocker
+  /** The first of the workers; when it dies its successor has its number. */
+  readonly sweeps: boolean
+  readonly #process: NodeJS.Process
+  #onJoined: ((joined: { now: number }) => void) | undefined
+  #onStop: (() => void) | undefined
+  #isStopped = false
+
+  constructor(number: number, ownProcess: NodeJS.Process) {
+    this.number = number
+    this.sweeps = number === 1
+    this.#process = ownProcess
+    this.locker = new WorkerLocker((requests) => this.#say(requests))
+    ownProcess.on('message', (message: FromPrimary) => this.#hear(message))
+    setInterval(() => this.#say({ is: 'beat' }), beatEveryMs).unref()
+  }
+
+  join(): Promise<{ now: number }> {
+    return new Promise((resolve) => {
+      this.#onJoined = resolve
+      this.#say({ is: 'joining' })
+    })
+  }
+
+  listening(port: number | undefined): void {
+    this.#say({ is: 'listening', port })
+  }
+
+  /** To be the last word: the primary ends this process. */
+  refuse(message: string): void {
+    this.#say({ is: 'refused', message })
+  }
+
+  /** Calls back when the primary wants this worker to end in order; at once when it has said so before. */
+  onStop(listener: () => void): void {
+    this.#onStop = listener
+    if (this.#isStopped) listener()
+  }
+
+  #hear(message: FromPrimary): void {
+    if (!('is' in message)) this.locker.receive(message)
+    else if (message.is === 'joined') this.#onJoined?.(message)
+    else {
+      this.#isStopped = true
+      this.#onStop?.()
+    }
+  }
+
+  #say(message: FromWorker): void {
+    // That the channel is closed ends this process; what is said meanwhile need not fail too.
+    this.#process.send?.(message, undefined, undefined, () => {})
+  }
+}

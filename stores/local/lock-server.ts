@@ -1,0 +1,92 @@
+/**
+ * Keeps the locks of several processes on one machine in one of them, which is their parent.
+ *
+ * The one idea: the rules are LocalLocker's, and a lock never ends while the process that holds it lives. It is given
+ * on when its holder lets go, or when the parent has seen that process exit; then it can write no more, and its
+ * successor goes on in the same files.
+ */
+import { type Lock, LockError } from '../contracts.ts'
+import { LocalLocker } from './local-locker.ts'
+import { Batch, type LockReply, type LockRequest } from './lock-messages.ts'
+
+export class LockServer {
+  readonly #locker = new LocalLocker()
+
+  /** How many uploads are held now. */
+  get size(): number {
+    return this.#locker.size
+  }
+
+  /** One for each process that asks. */
+  connect(send: (replies: readonly LockReply[]) => void): LockPeer {
+    return new LockPeer(this.#locker, send)
+  }
+}
+
+interface Turn {
+  lock?: Lock
+  /** Made when somebody has to wait. */
+  waiting?: AbortController
+}
+
+/** One process as the server of the locks sees it. */
+export class LockPeer {
+  readonly #locker: LocalLocker
+  readonly #replies: Batch<LockReply>
+  readonly #turns = new Map<number, Turn>()
+  #isGone = false
+
+  constructor(locker: LocalLocker, send: (replies: readonly LockReply[]) => void) {
+    this.#locker = locker
+    this.#replies = new Batch((replies) => this.#isGone || send(replies))
+  }
+
+  receive(requests: readonly LockRequest[]): void {
+    // What a process wrote before it died may be read after its death was seen.
+    if (this.#isGone) return
+    for (const request of requests) {
+      if (request[0] === 'end') this.#end(request[1])
+      else void this.#take(request)
+    }
+  }
+
+  /** The process has exited, and none of its threads runs any more. */
+  gone(): void {
+    this.#isGone = true
+    for (const turn of [...this.#turns.keys()]) this.#end(turn)
+  }
+
+  async #take([wish, number, id, timeoutMs]: Exclude<LockRequest, readonly ['end', number]>): Promise<void> {
+    const turn: Turn = {}
+    this.#turns.set(number, turn)
+    const options = {
+      timeoutMs,
+      get signal() {
+        turn.waiting ??= new AbortController()
+        return turn.waiting.signal
+      },
+      onWanted: () => this.#replies.add(['wanted', number]),
+    }
+    try {
+      if (wish === 'wait') {
+        await this.#locker.untilFree(id, options)
+        if (this.#turns.delete(number)) this.#replies.add(['free', number])
+        return
+      }
+      const lock = await this.#locker.acquire(id, options)
+      turn.lock = lock
+      if (this.#turns.has(number)) this.#replies.add(['held', number, lock.fence, lock.isTakeOver])
+      else await lock.release()
+    } catch (error) {
+      if (!this.#turns.delete(number)) return
+      this.#replies.add(['failed', number, error instanceof LockError ? error.code : 'unavailable'])
+    }
+  }
+
+  #end(number: number): void {
+    const turn = this.#turns.get(number)
+    this.#turns.delete(number)
+    void turn?.lock?.release()
+    turn?.waiting?.abort()
+  }
+}

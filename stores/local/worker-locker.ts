@@ -1,0 +1,164 @@
+/**
+ * One writer per upload, over all workers of one primary, which keeps the locks (LockServer).
+ *
+ * The one idea: a lock that is held here can not be lost. The primary gives it to nobody else before this process lets
+ * go or has exited; so there is no lease, nothing is renewed, and `lost` never aborts.
+ */
+import { type AcquireOptions, type Lock, LockError, type Locker, type WaitOptions } from '../contracts.ts'
+import { neverLost } from './local-locker.ts'
+import { Batch, type LockReply, type LockRequest } from './lock-messages.ts'
+
+/** A wish that was sent and is not answered yet. */
+interface Waiting {
+  /** Called once, with what was granted. */
+  granted(reply: LockReply): void
+  fail(code: keyof typeof sentences): void
+  want(): void
+}
+
+export class WorkerLocker implements Locker {
+  readonly #requests: Batch<LockRequest>
+  readonly #waiting = new Map<number, Waiting>()
+  readonly #held = new Map<number, WorkerLock>()
+  #lastTurn = 0
+  #isClosed = false
+
+  /** `send` takes requests to the primary, in order; its replies are given to `receive`. */
+  constructor(send: (requests: readonly LockRequest[]) => void) {
+    this.#requests = new Batch(send)
+  }
+
+  /** What this process holds or waits for. */
+  get size(): number {
+    return this.#waiting.size + this.#held.size
+  }
+
+  async start(): Promise<void> {
+    this.#isClosed = false
+  }
+
+  /** Ends every wait with `unavailable`. Locks that are held stay held until their holders release them. */
+  async close(): Promise<void> {
+    this.#isClosed = true
+    for (const waiting of [...this.#waiting.values()]) waiting.fail('unavailable')
+  }
+
+  async acquire(id: string, options: AcquireOptions): Promise<Lock> {
+    let isWanted = false
+    const onWanted = () => {
+      isWanted = true
+    }
+    const [turn, reply] = await this.#ask('acquire', id, options, onWanted)
+    const [, , fence, isTakeOver] = reply as Extract<LockReply, readonly ['held', ...unknown[]]>
+    const lock = new WorkerLock({ id, fence, isTakeOver }, options.onWanted, () => this.#release(turn))
+    this.#held.set(turn, lock)
+    if (isWanted) lock.want()
+    return lock
+  }
+
+  async untilFree(id: string, options: WaitOptions): Promise<void> {
+    await this.#ask('wait', id, options, () => {})
+  }
+
+  /** What the primary said. */
+  receive(replies: readonly LockReply[]): void {
+    for (const reply of replies) {
+      const [what, turn] = reply
+      const waiting = this.#waiting.get(turn)
+      if (what === 'wanted') {
+        if (waiting) waiting.want()
+        else this.#held.get(turn)?.want()
+      } else if (what === 'failed') waiting?.fail(reply[2])
+      else waiting?.granted(reply)
+    }
+  }
+
+  #ask(
+    wish: 'acquire' | 'wait',
+    id: string,
+    { timeoutMs, signal }: WaitOptions,
+    want: () => void,
+  ): Promise<[turn: number, reply: LockReply]> {
+    if (this.#isClosed) throw lockError('unavailable')
+    if (signal?.aborted) throw lockError('aborted', signal.reason)
+    this.#lastTurn += 1
+    const turn = this.#lastTurn
+    return new Promise((resolve, reject) => {
+      const leave = () => {
+        signal?.removeEventListener('abort', onAbort)
+        this.#waiting.delete(turn)
+      }
+      const fail = (code: keyof typeof sentences, cause?: unknown) => {
+        leave()
+        // The primary may have granted it meanwhile; to one that failed there this says nothing.
+        this.#requests.add(['end', turn])
+        reject(lockError(code, cause))
+      }
+      const onAbort = () => fail('aborted', signal?.reason)
+      const granted = (reply: LockReply) => {
+        leave()
+        resolve([turn, reply])
+      }
+      signal?.addEventListener('abort', onAbort)
+      this.#waiting.set(turn, { granted, fail, want })
+      this.#requests.add([wish === 'wait' ? 'wait' : 'acquire', turn, id, timeoutMs])
+    })
+  }
+
+  #release(turn: number): void {
+    this.#held.delete(turn)
+    this.#requests.add(['end', turn])
+  }
+}
+
+class WorkerLock implements Lock {
+  readonly id: string
+  readonly fence: number
+  readonly isTakeOver: boolean
+  readonly lost = neverLost
+  #onWanted: (() => void) | undefined
+  #release: (() => void) | undefined
+
+  constructor(
+    of: Pick<Lock, 'id' | 'fence' | 'isTakeOver'>,
+    onWanted: (() => void) | undefined,
+    release: () => void,
+  ) {
+    this.id = of.id
+    this.fence = of.fence
+    this.isTakeOver = of.isTakeOver
+    this.#onWanted = onWanted
+    this.#release = release
+  }
+
+  isHeld(): boolean {
+    return this.#release !== undefined
+  }
+
+  async release(): Promise<void> {
+    const release = this.#release
+    this.#release = undefined
+    release?.()
+  }
+
+  /** Tells the holder, once. Not within the call that brought the wish: what the holder throws is not for the primary. */
+  want(): void {
+    const onWanted = this.#onWanted
+    if (onWanted === undefined) return
+    this.#onWanted = undefined
+    queueMicrotask(() => {
+      if (this.isHeld()) onWanted()
+    })
+  }
+}
+
+const sentences = {
+  timeout: 'The upload was not released in time.',
+  superseded: 'A newer request waits for this upload.',
+  aborted: 'The request ended before the upload was released.',
+  unavailable: 'Locks cannot be had now: the server is shutting down.',
+} as const
+
+function lockError(code: keyof typeof sentences, cause?: unknown): LockError {
+  return new LockError(code, sentences[code], { cause })
+}

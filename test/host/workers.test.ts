@@ -1,0 +1,215 @@
+// A server of several processes is started and ended as one of a single process is: the same words, the same exit codes.
+
+import { existsSync } from 'node:fs'
+import { mkdir } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { childrenOf, isRunning } from '../support/child.ts'
+import { ownFolder, rawConnection, startProcess } from './process.ts'
+
+let folder: Awaited<ReturnType<typeof ownFolder>>
+let started: ReturnType<typeof startProcess>[]
+
+beforeEach(async () => {
+  folder = await ownFolder()
+  started = []
+})
+afterEach(async () => {
+  await Promise.all(started.map((one) => one.stop()))
+  await folder.remove()
+})
+
+function start(args: string[] = [], options?: { nodeArgs: readonly string[] }) {
+  return startBare(['--host=127.0.0.1', '--port=0', `--upload-dir=${folder.path}/data`, ...args], options)
+}
+
+function startBare(args: string[], options?: { nodeArgs: readonly string[] }) {
+  const one = startProcess(['--workers=2', ...args], options)
+  started.push(one)
+  return one
+}
+
+/** A server that never says that it is closed. */
+const neverEnds = {
+  nodeArgs: [
+    '--import',
+    'data:text/javascript,import { Server } from "node:http"; Server.prototype.close = function () { return this }',
+  ],
+}
+const isReplacement = (line: Record<string, unknown>) => line.msg === 'the worker listens'
+
+describe('a start of workers that can not be', () => {
+  it('ends with 1 and one sentence when the folder can not be made', async () => {
+    const end = await startBare(['--port', '0', '--upload-dir', '/proc/nowhere/data']).exited
+    expect(end).toMatchObject({ code: 1, stdout: '' })
+    expect(end.stderr).toMatch(/^tidemark: --upload-dir "\/proc\/nowhere\/data" can not be used: .*\n$/)
+  })
+
+  it('ends with 1 and one sentence that says who has the folder', async () => {
+    const first = start()
+    await first.port()
+    for (const workers of ['2', '1']) {
+      const second = startProcess([
+        `--workers=${workers}`,
+        '--host=127.0.0.1',
+        '--port=0',
+        `--upload-dir=${folder.path}/data`,
+      ])
+      started.push(second)
+      const end = await second.exited
+      expect(end).toMatchObject({ code: 1, stdout: '' })
+      expect(end.stderr).toMatch(
+        new RegExp(
+          `^tidemark: --upload-dir ".*data" can not be used: .*in use by process ${first.pid} .*\\n$`,
+        ),
+      )
+    }
+  })
+
+  it('ends with 1 and one sentence when the port is taken, and leaves nobody behind', async () => {
+    const other = createServer().listen(0, '127.0.0.1')
+    await new Promise((resolve) => other.once('listening', resolve))
+    const { port } = other.address() as { port: number }
+    const second = startBare(['--host=127.0.0.1', `--port=${port}`, `--upload-dir=${folder.path}/data`])
+    const workers = new Set<number>()
+    const look = setInterval(() => {
+      for (const pid of childrenOf(second.pid)) workers.add(pid)
+    }, 20)
+    const end = await second.exited
+    clearInterval(look)
+    other.close()
+    expect(end).toEqual({
+      code: 1,
+      stdout: '',
+      stderr: `tidemark: --port ${port} can not be used on 127.0.0.1: it is in use by another process\n`,
+    })
+    expect([...workers].filter(isRunning)).toEqual([])
+    // The folder was given back.
+    await start().port()
+  })
+
+  it('ends with 1 and one sentence when Redis can not be reached', async () => {
+    const end = await start(['--redis-url', 'redis://me:geheim@127.0.0.1:1/0']).exited
+    expect(end).toEqual({
+      code: 1,
+      stdout: '',
+      stderr: 'tidemark: --redis-url redis://127.0.0.1:1/0 can not be used: nothing listens there\n',
+    })
+  })
+})
+
+describe('workers that are told to end', () => {
+  it('stop slow uploads, answer them with what was kept, and end with 0', async () => {
+    const server = start()
+    const port = await server.port()
+    const uploads = await Promise.all([1, 2, 3, 4].map(() => slowUpload(port)))
+    server.signal('SIGTERM')
+    for (const upload of uploads) {
+      expect(await upload.until('Upload-Offset: 11')).toContain('HTTP/1.1 204')
+      await upload.closed
+    }
+    const end = await server.exited
+    expect([end.code, end.stderr]).toEqual([0, ''])
+    const lines = end.stdout
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => JSON.parse(line))
+    expect(lines.at(0).msg).toMatch(/^Tidemark listens on http:\/\/127\.0\.0\.1:\d+\/files\/, keeps /)
+    expect(lines.at(-1)).toMatchObject({ msg: 'ended' })
+    const patches = lines.filter(({ method }) => method === 'PATCH')
+    expect(patches.map(({ worker }) => worker).toSorted()).toEqual([1, 1, 2, 2])
+    expect(lines.filter(({ msg }) => msg.startsWith('SIGTERM: ending'))).toHaveLength(1)
+  })
+
+  it('leave at once, with 1, on a second signal', async () => {
+    const server = start([], neverEnds)
+    await server.port()
+    const workers = childrenOf(server.pid)
+    server.signal('SIGTERM')
+    await server.line((line) => String(line.msg).startsWith('SIGTERM: ending'))
+    server.signal('SIGTERM')
+    const end = await server.exited
+    expect(end.code).toBe(1)
+    expect(end.stdout).toContain('second SIGTERM: leaving at once')
+    await expect.poll(() => workers.filter(isRunning)).toEqual([])
+  })
+
+  it('leave with 1 when they can not end in time', async () => {
+    const server = start(['--shutdown-timeout', '300ms'], neverEnds)
+    await server.port()
+    server.signal('SIGTERM')
+    const end = await server.exited
+    expect(end.code).toBe(1)
+    expect(end.stdout).toContain('could not end in time')
+  })
+
+  it('are ended by their primary when one of them is stopped', async () => {
+    const server = start(['--shutdown-timeout', '300ms'])
+    await server.port()
+    const [stopped] = childrenOf(server.pid) as [number, number]
+    process.kill(stopped, 'SIGSTOP')
+    server.signal('SIGTERM')
+    expect((await server.exited).code).toBe(1)
+    expect(isRunning(stopped)).toBe(false)
+  })
+
+  it('take a UNIX socket over from a killed server, and leave none behind', async () => {
+    await mkdir(`${folder.path}/data`)
+    const args = ['--unix-sock', `${folder.path}/t.sock`, '--upload-dir', `${folder.path}/data`]
+    const listens = (line: Record<string, unknown>) => line.url === `${folder.path}/t.sock`
+    const first = startBare(args)
+    await first.line(listens)
+    await first.stop()
+    const second = startBare(args)
+    await second.line(listens)
+    second.signal('SIGTERM')
+    expect((await second.exited).code).toBe(0)
+    expect(existsSync(`${folder.path}/t.sock`)).toBe(false)
+  })
+})
+
+describe('a worker', () => {
+  it('that is told to end by itself ends in order, and is replaced', async () => {
+    const server = start()
+    const port = await server.port()
+    const [one, two] = childrenOf(server.pid) as [number, number]
+    const uploads = await Promise.all([1, 2].map(() => slowUpload(port)))
+    process.kill(one, 'SIGTERM')
+    await Promise.race(uploads.map((upload) => upload.until('Upload-Offset: 11')))
+    await server.line(isReplacement)
+    expect(childrenOf(server.pid)).toContain(two)
+    expect(childrenOf(server.pid)).toHaveLength(2)
+    const { code } = await server.line((line) => String(line.msg).startsWith('a worker ended'))
+    expect(code).toBe(0)
+  })
+
+  it('that dies again and again is replaced after longer and longer pauses', async () => {
+    const server = start()
+    await server.port()
+    const pauses: unknown[] = []
+    for (let times = 1; times <= 3; times++) {
+      process.kill(childrenOf(server.pid).at(-1)!, 'SIGKILL')
+      const isNews = (line: Record<string, unknown>) => 'waitMs' in line && !pauses.includes(line.waitMs)
+      pauses.push((await server.line(isNews)).waitMs)
+      await expect.poll(() => childrenOf(server.pid).length, { timeout: 10_000 }).toBe(2)
+    }
+    expect(pauses).toEqual([100, 200, 400])
+  })
+})
+
+/** An upload of which the first bytes were sent, and no more come. */
+async function slowUpload(port: number) {
+  const created = await fetch(`http://127.0.0.1:${port}/files/`, {
+    method: 'POST',
+    headers: { 'Tus-Resumable': '1.0.0', 'Upload-Length': '1000', Connection: 'close' },
+  })
+  const pathname = created.headers.get('location')!
+  const upload = await rawConnection(port)
+  upload.send(
+    `PATCH ${pathname} HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\nContent-Length: 1000\r\n` +
+      'Content-Type: application/offset+octet-stream\r\nExpect: 100-continue\r\n\r\n',
+  )
+  await upload.until('100 Continue')
+  upload.send('first bytes')
+  return upload
+}
