@@ -12,7 +12,7 @@ export type LockRequest =
 
 export type LockReply =
   | readonly ['held', turn: number, fence: number, isTakeOver: boolean]
-  | readonly ['free', turn: number]
+  | readonly ['free', turn: number, hadToWait: boolean]
   /** May come before `held`. */
   | readonly ['wanted', turn: number]
   | readonly ['failed', turn: number, code: LockErrorCode]

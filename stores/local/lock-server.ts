@@ -69,8 +69,8 @@ export class LockPeer {
     }
     try {
       if (wish === 'wait') {
-        await this.#locker.untilFree(id, options)
-        if (this.#turns.delete(number)) this.#replies.add(['free', number])
+        const hadToWait = await this.#locker.untilFree(id, options)
+        if (this.#turns.delete(number)) this.#replies.add(['free', number, hadToWait])
         return
       }
       const lock = await this.#locker.acquire(id, options)

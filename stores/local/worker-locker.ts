@@ -56,8 +56,9 @@ export class WorkerLocker implements Locker {
     return lock
   }
 
-  async untilFree(id: string, options: WaitOptions): Promise<void> {
-    await this.#ask('wait', id, options, () => {})
+  async untilFree(id: string, options: WaitOptions): Promise<boolean> {
+    const [, reply] = await this.#ask('wait', id, options, () => {})
+    return (reply as Extract<LockReply, readonly ['free', ...unknown[]]>)[2]
   }
 
   /** What the primary said. */
