@@ -19,11 +19,12 @@ import { Refusal } from '../errors.ts'
 import type { AppendCommand, ConcatCommand, CreateCommand, Outcome } from '../protocol/messages.ts'
 import { Receiver } from './byte-path.ts'
 import { type Concatenator, concatenatorOf } from './concat.ts'
-import { outcomeOf, retryAfterS } from './failures.ts'
 import { type EngineEvent, type Filled, type HoldContext, UploadHold } from './hold.ts'
 import { isPart, isWaiting } from './kin.ts'
+import { Lifetime } from './lifetime.ts'
+import { answerOf, outcomeOf, overflowOf, retryAfterS } from './outcomes.ts'
 import { Pulse } from './pulse.ts'
-import { type Expiry, expiresAt, isExpired, refuseAbsent, refuseAppend, refuseCreate } from './rules.ts'
+import { type Expiry, expiresAt, refuseAppend, refuseCreate } from './rules.ts'
 import { type Audience, Teller } from './teller.ts'
 
 export interface EngineSettings {
@@ -84,6 +85,7 @@ export class UploadEngine implements HoldContext {
   readonly report: (event: EngineEvent) => void
   readonly teller: Teller
   readonly #locker: Locker
+  readonly #lifetime: Lifetime
   readonly #concat: Concatenator | undefined
   readonly #holds = new Set<UploadHold>()
   readonly #draining = new AbortController()
@@ -102,11 +104,16 @@ export class UploadEngine implements HoldContext {
     const { locker, ownRequest, audiences = [] } = parts
     const draining = this.#draining.signal
     this.teller = new Teller({ bytes, locker, audiences, draining, report, now })
+    this.#lifetime = new Lifetime({
+      ...{ bytes, records, settings, locker, draining, report },
+      teller: this.teller,
+      concat: () => this.#concat,
+    })
     this.#concat = concatenatorOf({
       ...{ bytes, records, settings, pulse, report, now, locker, ownRequest, draining },
       teller: this.teller,
-      remove: (id) => this.#remove(id),
-      expire: (id, now) => this.expire(id, now),
+      remove: (id) => this.#lifetime.remove(id),
+      expire: (id, now) => this.#lifetime.expire(id, now),
     })
   }
 
@@ -189,13 +196,15 @@ export class UploadEngine implements HoldContext {
       hold.take(await this.teller.creating(head, command.length, this.bytes))
       try {
         const filled = await this.#fillNew(hold, command, maxBytes, request)
-        if (filled.why === 'overflow') throw this.#overflow(filled, command.length)
-        return this.#answer(filled, 'created')
+        if (filled.why === 'overflow') throw overflowOf(filled, command.length)
+        return answerOf(filled, 'created', this.settings.expiry)
       } catch (error) {
         if (error instanceof Refusal && error.status === 460) throw this.#createdEmpty(hold, id, error)
         // The client was never told the URL of what it sent: nobody could go on with it.
         await hold.close()
-        await this.#remove(id).catch((cause: unknown) => this.report({ is: 'left-behind', id, error: cause }))
+        await this.#lifetime
+          .remove(id)
+          .catch((cause: unknown) => this.report({ is: 'left-behind', id, error: cause }))
         throw error
       }
     })
@@ -221,7 +230,7 @@ export class UploadEngine implements HoldContext {
         { offset: command.offset, length, maxBytes, hasBody, checksum: command.checksum },
         request,
       )
-      return this.#answer(filled, 'appended')
+      return answerOf(filled, 'appended', this.settings.expiry)
     })
   }
 
@@ -264,7 +273,7 @@ export class UploadEngine implements HoldContext {
       if (refusal) return { is: 'refused', refusal }
       if ((await this.#concat?.letGo(record!.head)) === false)
         return { is: 'refused', refusal: new Refusal('part-needed') }
-      await this.teller.terminating(record!, () => this.#remove(id, lock))
+      await this.teller.terminating(record!, () => this.#lifetime.remove(id, lock))
       return { is: 'terminated', record: record! }
     })
   }
@@ -301,32 +310,8 @@ export class UploadEngine implements HoldContext {
   }
 
   /** Removes an upload that has expired, under the lock. False when it has not, or is gone already. */
-  async expire(id: string, now: number): Promise<boolean> {
-    const { acquireLockTimeoutMs: timeoutMs } = this.settings
-    const seen = await this.bytes.look(id)
-    if (seen === undefined || !(await this.#isExpired(seen, now))) {
-      await this.correctRecord(id, seen)
-      if (seen) await this.#concat?.goOn(seen)
-      return false
-    }
-    const lock = await this.#locker.acquire(id, { timeoutMs, signal: this.#draining.signal })
-    try {
-      const record = await this.bytes.look(id)
-      if (record === undefined || !(await this.#isExpired(record, now))) return false
-      if ((await this.#concat?.letGo(record.head)) === false) return false
-      await this.teller.beforeRemoval(record)
-      await this.#remove(id, lock)
-      return true
-    } finally {
-      await lock.release()
-    }
-  }
-
-  /** Makes the record of an upload say what its mark says. */
-  async correctRecord(id: string, seen: UploadRecord | undefined): Promise<void> {
-    if (seen === undefined || seen.mark.state === 'terminated') await this.records?.remove(id)
-    else if (this.#concat && seen.head.concat !== undefined) await this.#concat.assemblies.putRecord(seen)
-    else await this.records?.put(seen, expiresAt(seen, this.settings.expiry))
+  expire(id: string, now: number): Promise<boolean> {
+    return this.#lifetime.expire(id, now)
   }
 
   #refuseWhileDraining(): Refusal | undefined {
@@ -345,13 +330,8 @@ export class UploadEngine implements HoldContext {
     )
   }
 
-  async #refuseAbsent(record: UploadRecord | undefined): Promise<Refusal | undefined> {
-    return refuseAbsent(record, record !== undefined && (await this.#isExpired(record, this.now())))
-  }
-
-  /** An upload does not expire before those that it belongs together with. */
-  async #isExpired(record: UploadRecord, now: number): Promise<boolean> {
-    return isExpired(record, this.settings.expiry, now) && !(await this.#concat?.kin.outlives(record, now))
+  #refuseAbsent(record: UploadRecord | undefined): Promise<Refusal | undefined> {
+    return this.#lifetime.refuseAbsent(record, this.now())
   }
 
   /** An append to a finished upload, at its end: nothing to do, unless the body turns out to hold something. */
@@ -377,12 +357,6 @@ export class UploadEngine implements HoldContext {
     return { is: 'offset', record, expiresAt: expiresAt(record, this.settings.expiry) }
   }
 
-  /** With a lock: only while it is held. */
-  async #remove(id: string, lock?: Lock): Promise<void> {
-    await this.bytes.remove(id, () => lock?.isHeld() ?? true)
-    await this.records?.remove(id).catch((error: unknown) => this.report({ is: 'record-failed', id, error }))
-  }
-
   #fillNew(
     hold: UploadHold,
     { length, hasBody, checksum }: CreateCommand,
@@ -393,34 +367,10 @@ export class UploadEngine implements HoldContext {
     return hold.fill({ offset: 0, length, maxBytes, hasBody, checksum }, request)
   }
 
-  #overflow({ record }: Filled, length: number | undefined): Refusal {
-    return new Refusal(length === undefined ? 'too-large' : 'body-too-long', { offset: record.mark.offset })
-  }
-
   /** Bytes that failed their checksum are not kept, but the upload stands and is to be filled anew. */
   #createdEmpty(hold: UploadHold, id: string, refusal: Refusal): Refusal {
     hold.keepRecord()
     return new Refusal(refusal.code, { detail: refusal.message, offset: 0, createdId: id, cause: refusal })
-  }
-
-  /** A creation is always told its URL, also when its body was stopped; an append that was displaced has to ask. */
-  #answer(filled: Filled, as: 'created' | 'appended'): Outcome {
-    const { why, record } = filled
-    const isFinished = record.mark.state === 'finished'
-    const at = expiresAt(record, this.settings.expiry)
-    switch (why) {
-      case 'overflow':
-        return { is: 'refused', refusal: this.#overflow(filled, record.mark.length) }
-      case 'client-gone':
-      case 'idle':
-        return isFinished ? { is: as, record, expiresAt: at } : { is: 'cut', record, why }
-      case 'displaced':
-        if (as === 'created' || isFinished) return { is: as, record, expiresAt: at }
-        return { is: 'refused', refusal: new Refusal('displaced', { offset: record.mark.offset }) }
-      case 'complete':
-      case 'drain':
-        return { is: as, record, expiresAt: at }
-    }
   }
 
   async #settle(purpose: 'append' | 'ask', work: () => Promise<Outcome>): Promise<Outcome> {

@@ -1,7 +1,9 @@
-/** From what failed to what the request is answered. */
+/** From how a body ended, or what failed, to what the request is answered. */
 import { LockError, StoreError } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
 import type { Outcome } from '../protocol/messages.ts'
+import type { Filled } from './hold.ts'
+import { type Expiry, expiresAt } from './rules.ts'
 
 /** Passing conditions are told to go away soon. */
 export const retryAfterS = 1
@@ -25,4 +27,28 @@ export function outcomeOf(error: unknown, purpose: 'append' | 'ask'): Outcome {
       return refused(new Refusal('unavailable', { retryAfterS, cause: error }))
   }
   throw error
+}
+
+/** A creation is always told its URL, also when its body was stopped; an append that was displaced has to ask. */
+export function answerOf(filled: Filled, as: 'created' | 'appended', expiry: Expiry): Outcome {
+  const { why, record } = filled
+  const isFinished = record.mark.state === 'finished'
+  const answer: Outcome = { is: as, record, expiresAt: expiresAt(record, expiry) }
+  switch (why) {
+    case 'overflow':
+      return { is: 'refused', refusal: overflowOf(filled, record.mark.length) }
+    case 'client-gone':
+    case 'idle':
+      return isFinished ? answer : { is: 'cut', record, why }
+    case 'displaced':
+      if (as === 'created' || isFinished) return answer
+      return { is: 'refused', refusal: new Refusal('displaced', { offset: record.mark.offset }) }
+    case 'complete':
+    case 'drain':
+      return answer
+  }
+}
+
+export function overflowOf({ record }: Filled, length: number | undefined): Refusal {
+  return new Refusal(length === undefined ? 'too-large' : 'body-too-long', { offset: record.mark.offset })
 }

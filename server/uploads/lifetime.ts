@@ -1,0 +1,78 @@
+/**
+ * How long uploads live, and their end: by time, found by a sweep or by whoever asks; what is removed is removed under
+ * its lock, and what is known of it elsewhere made to say the same as its mark.
+ */
+import type { ByteStore, Lock, Locker, RecordStore, UploadRecord } from '../../stores/contracts.ts'
+import type { Refusal } from '../errors.ts'
+import type { Concatenator } from './concat.ts'
+import type { EngineSettings } from './engine.ts'
+import type { EngineEvent } from './hold.ts'
+import { expiresAt, isExpired, refuseAbsent } from './rules.ts'
+import type { Teller } from './teller.ts'
+
+export interface LifetimeParts {
+  readonly bytes: ByteStore
+  readonly records: RecordStore | undefined
+  readonly locker: Locker
+  readonly settings: EngineSettings
+  readonly teller: Teller
+  readonly draining: AbortSignal
+  readonly report: (event: EngineEvent) => void
+  /** Undefined where the store can not concatenate. */
+  readonly concat: () => Concatenator | undefined
+}
+
+export class Lifetime {
+  readonly #parts: LifetimeParts
+
+  constructor(parts: LifetimeParts) {
+    this.#parts = parts
+  }
+
+  /** An upload does not expire before those that it belongs together with. */
+  async isExpired(record: UploadRecord, now: number): Promise<boolean> {
+    const { settings, concat } = this.#parts
+    return isExpired(record, settings.expiry, now) && !(await concat()?.kin.outlives(record, now))
+  }
+
+  async refuseAbsent(record: UploadRecord | undefined, now: number): Promise<Refusal | undefined> {
+    return refuseAbsent(record, record !== undefined && (await this.isExpired(record, now)))
+  }
+
+  /** Removes an upload that has expired, under the lock. False when it has not, or is gone already. */
+  async expire(id: string, now: number): Promise<boolean> {
+    const { bytes, locker, settings, draining, concat, teller } = this.#parts
+    const seen = await bytes.look(id)
+    if (seen === undefined || !(await this.isExpired(seen, now))) {
+      await this.#correctRecord(id, seen)
+      if (seen) await concat()?.goOn(seen)
+      return false
+    }
+    const lock = await locker.acquire(id, { timeoutMs: settings.acquireLockTimeoutMs, signal: draining })
+    try {
+      const record = await bytes.look(id)
+      if (record === undefined || !(await this.isExpired(record, now))) return false
+      if ((await concat()?.letGo(record.head)) === false) return false
+      await teller.beforeRemoval(record)
+      await this.remove(id, lock)
+      return true
+    } finally {
+      await lock.release()
+    }
+  }
+
+  /** With a lock: only while it is held. */
+  async remove(id: string, lock?: Lock): Promise<void> {
+    const { bytes, records, report } = this.#parts
+    await bytes.remove(id, () => lock?.isHeld() ?? true)
+    await records?.remove(id).catch((error: unknown) => report({ is: 'record-failed', id, error }))
+  }
+
+  /** Makes the record of an upload say what its mark says. */
+  async #correctRecord(id: string, seen: UploadRecord | undefined): Promise<void> {
+    const { records, settings, concat } = this.#parts
+    if (seen === undefined || seen.mark.state === 'terminated') await records?.remove(id)
+    else if (concat() && seen.head.concat !== undefined) await concat()?.assemblies.putRecord(seen)
+    else await records?.put(seen, expiresAt(seen, settings.expiry))
+  }
+}
