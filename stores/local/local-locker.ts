@@ -6,8 +6,10 @@
  * there is nothing to renew and `lost` never aborts.
  */
 import type { Lock as TusLock, Locker as TusLocker } from '@tus/utils'
-import { type AcquireOptions, type Lock, LockError, type Locker, type WaitOptions } from '../contracts.ts'
+import type { AcquireOptions, Lock, LockError, Locker, WaitOptions } from '../contracts.ts'
+import { lockError } from '../lock-error.ts'
 import { newTusLock } from '../tus-lock.ts'
+import { LastingLock } from './lasting-lock.ts'
 
 /** Who takes a lock so soon after a holder was asked for it has taken it over, and may be fought for it. */
 const rememberedMs = 1000
@@ -42,19 +44,19 @@ export class LocalLocker implements Locker, TusLocker {
   async close(): Promise<void> {
     this.#closed = true
     for (const held of this.#held.values()) {
-      held.waiter?.fail(new LockError('unavailable', 'The server is shutting down.'))
+      held.waiter?.fail(lockError('unavailable'))
     }
   }
 
   async acquire(id: string, options: AcquireOptions): Promise<Lock> {
-    if (this.#closed) throw new LockError('unavailable', 'The server is shutting down.')
+    if (this.#closed) throw lockError('unavailable')
     const holder = this.#held.get(id)
     if (holder === undefined) return this.#give(id, options.onWanted)
     return await this.#wait(holder, options, () => this.#give(id, options.onWanted))
   }
 
   async untilFree(id: string, options: WaitOptions): Promise<boolean> {
-    if (this.#closed) throw new LockError('unavailable', 'The server is shutting down.')
+    if (this.#closed) throw lockError('unavailable')
     const holder = this.#held.get(id)
     return holder !== undefined && (await this.#wait(holder, options, () => true))
   }
@@ -67,12 +69,13 @@ export class LocalLocker implements Locker, TusLocker {
   #give(id: string, onWanted: (() => void) | undefined): LocalLock {
     this.#lastFence += 1
     const isTakeOver = performance.now() - (this.#askedAt.get(id) ?? Number.NEGATIVE_INFINITY) < rememberedMs
-    const lock = new LocalLock(id, this.#lastFence, isTakeOver, onWanted, this.#released)
+    const of = { id, fence: this.#lastFence, isTakeOver }
+    const lock: LocalLock = new LocalLock(of, onWanted, () => this.#released(lock))
     this.#held.set(id, lock)
     return lock
   }
 
-  readonly #released = (lock: LocalLock): void => {
+  #released(lock: LocalLock): void {
     this.#held.delete(lock.id)
     lock.waiter?.take()
   }
@@ -81,10 +84,10 @@ export class LocalLocker implements Locker, TusLocker {
   #wait<T>(holder: LocalLock, options: WaitOptions, take: () => T): Promise<T> {
     // Asked for only now: callers may make the signal when somebody looks at it.
     const { signal } = options
-    if (signal?.aborted) throw aborted(signal)
+    if (signal?.aborted) throw lockError('aborted', signal.reason)
     return new Promise<T>((resolve, reject) => {
-      const onAbort = () => waiter.fail(aborted(signal!))
-      const onTimeout = () => waiter.fail(new LockError('timeout', 'The upload was not released in time.'))
+      const onAbort = () => waiter.fail(lockError('aborted', signal!.reason))
+      const onTimeout = () => waiter.fail(lockError('timeout'))
       const timer = setTimeout(onTimeout, options.timeoutMs)
       const leave = () => {
         clearTimeout(timer)
@@ -103,7 +106,7 @@ export class LocalLocker implements Locker, TusLocker {
         },
       }
       signal?.addEventListener('abort', onAbort)
-      holder.waiter?.fail(new LockError('superseded', 'A newer request waits for this upload.'))
+      holder.waiter?.fail(lockError('superseded'))
       holder.waiter = waiter
       this.#noteAsked(holder.id)
       holder.want()
@@ -127,62 +130,6 @@ interface Waiter {
   fail(error: LockError): void
 }
 
-class LocalLock implements Lock {
-  readonly id: string
-  readonly fence: number
-  readonly isTakeOver: boolean
+class LocalLock extends LastingLock {
   waiter?: Waiter
-  #onWanted: (() => void) | undefined
-  #released: ((lock: LocalLock) => void) | undefined
-
-  constructor(
-    id: string,
-    fence: number,
-    isTakeOver: boolean,
-    onWanted: (() => void) | undefined,
-    released: (lock: LocalLock) => void,
-  ) {
-    this.id = id
-    this.fence = fence
-    this.isTakeOver = isTakeOver
-    this.#onWanted = onWanted
-    this.#released = released
-  }
-
-  get lost(): AbortSignal {
-    return neverLost
-  }
-
-  isHeld(): boolean {
-    return this.#released !== undefined
-  }
-
-  async release(): Promise<void> {
-    const released = this.#released
-    this.#released = undefined
-    released?.(this)
-  }
-
-  /** Tells the holder, once. Not within the call of the one who asks: what the holder throws is not theirs. */
-  want(): void {
-    const onWanted = this.#onWanted
-    if (onWanted === undefined) return
-    this.#onWanted = undefined
-    queueMicrotask(() => {
-      if (this.isHeld()) onWanted()
-    })
-  }
-}
-
-/**
- * One signal for all locks, made once: a controller for each would be the dearest part of an acquisition. It never
- * aborts, so it keeps no listener either, and a holder who forgets to remove one leaks nothing.
- */
-export const neverLost: AbortSignal = new AbortController().signal
-neverLost.addEventListener = () => {}
-
-function aborted(signal: AbortSignal): LockError {
-  return new LockError('aborted', 'The request ended before the upload was released.', {
-    cause: signal.reason,
-  })
 }

@@ -4,22 +4,23 @@
  * The one idea: a lock that is held here can not be lost. The primary gives it to nobody else before this process lets
  * go or has exited; so there is no lease, nothing is renewed, and `lost` never aborts.
  */
-import { type AcquireOptions, type Lock, LockError, type Locker, type WaitOptions } from '../contracts.ts'
-import { neverLost } from './local-locker.ts'
+import type { AcquireOptions, Lock, LockErrorCode, Locker, WaitOptions } from '../contracts.ts'
+import { lockError } from '../lock-error.ts'
+import { LastingLock } from './lasting-lock.ts'
 import { Batch, type LockReply, type LockRequest } from './lock-messages.ts'
 
 /** A wish that was sent and is not answered yet. */
 interface Waiting {
   /** Called once, with what was granted. */
   granted(reply: LockReply): void
-  fail(code: keyof typeof sentences): void
+  fail(code: LockErrorCode): void
   want(): void
 }
 
 export class WorkerLocker implements Locker {
   readonly #requests: Batch<LockRequest>
   readonly #waiting = new Map<number, Waiting>()
-  readonly #held = new Map<number, WorkerLock>()
+  readonly #held = new Map<number, LastingLock>()
   #lastTurn = 0
   #isClosed = false
 
@@ -50,7 +51,7 @@ export class WorkerLocker implements Locker {
     }
     const [turn, reply] = await this.#ask('acquire', id, options, onWanted)
     const [, , fence, isTakeOver] = reply as Extract<LockReply, readonly ['held', ...unknown[]]>
-    const lock = new WorkerLock({ id, fence, isTakeOver }, options.onWanted, () => this.#release(turn))
+    const lock = new LastingLock({ id, fence, isTakeOver }, options.onWanted, () => this.#release(turn))
     this.#held.set(turn, lock)
     if (isWanted) lock.want()
     return lock
@@ -89,7 +90,7 @@ export class WorkerLocker implements Locker {
         signal?.removeEventListener('abort', onAbort)
         this.#waiting.delete(turn)
       }
-      const fail = (code: keyof typeof sentences, cause?: unknown) => {
+      const fail = (code: LockErrorCode, cause?: unknown) => {
         leave()
         // The primary may have granted it meanwhile; to one that failed there this says nothing.
         this.#requests.add(['end', turn])
@@ -110,56 +111,4 @@ export class WorkerLocker implements Locker {
     this.#held.delete(turn)
     this.#requests.add(['end', turn])
   }
-}
-
-class WorkerLock implements Lock {
-  readonly id: string
-  readonly fence: number
-  readonly isTakeOver: boolean
-  readonly lost = neverLost
-  #onWanted: (() => void) | undefined
-  #release: (() => void) | undefined
-
-  constructor(
-    of: Pick<Lock, 'id' | 'fence' | 'isTakeOver'>,
-    onWanted: (() => void) | undefined,
-    release: () => void,
-  ) {
-    this.id = of.id
-    this.fence = of.fence
-    this.isTakeOver = of.isTakeOver
-    this.#onWanted = onWanted
-    this.#release = release
-  }
-
-  isHeld(): boolean {
-    return this.#release !== undefined
-  }
-
-  async release(): Promise<void> {
-    const release = this.#release
-    this.#release = undefined
-    release?.()
-  }
-
-  /** Tells the holder, once. Not within the call that brought the wish: what the holder throws is not for the primary. */
-  want(): void {
-    const onWanted = this.#onWanted
-    if (onWanted === undefined) return
-    this.#onWanted = undefined
-    queueMicrotask(() => {
-      if (this.isHeld()) onWanted()
-    })
-  }
-}
-
-const sentences = {
-  timeout: 'The upload was not released in time.',
-  superseded: 'A newer request waits for this upload.',
-  aborted: 'The request ended before the upload was released.',
-  unavailable: 'Locks cannot be had now: the server is shutting down.',
-} as const
-
-function lockError(code: keyof typeof sentences, cause?: unknown): LockError {
-  return new LockError(code, sentences[code], { cause })
 }

@@ -3,19 +3,13 @@
  *
  * The one idea: whoever asks either gets the lock or is registered as the newest waiter in the same step, and from
  * then on messages move it: `wanted` to the holder, `free` or `superseded` to the waiter. Messages may be lost, so
- * renewals and checkpoints say `wanted` too, and waiters ask again once a second. Every command names its token and can be repeated;
- * one without an answer counts as possibly executed.
+ * renewals and checkpoints say `wanted` too, and waiters ask again once a second. Every command names its token and can
+ * be repeated; one without an answer counts as possibly executed.
  */
 import { randomBytes } from 'node:crypto'
 import type { Lock as TusLock, Locker as TusLocker } from '@tus/utils'
-import {
-  type AcquireOptions,
-  type Lock,
-  LockError,
-  type Locker,
-  type UploadRecord,
-  type WaitOptions,
-} from '../contracts.ts'
+import type { AcquireOptions, Lock, Locker, UploadRecord, WaitOptions } from '../contracts.ts'
+import { lockError } from '../lock-error.ts'
 import { decodeIdentity, encodeIdentity, isProvablyDead, ownIdentity } from '../process-identity.ts'
 import { newTusLock } from '../tus-lock.ts'
 import { Checkpoints } from './checkpoints.ts'
@@ -284,15 +278,4 @@ export class RedisLocker implements Locker, TusLocker {
     // Taken by a command that Redis ran long after it was given up here: nobody will ever use it.
     if (!held && !turn && id !== '') void this.#upkeep.release(id, token)
   }
-}
-
-const sentences = {
-  timeout: 'The upload was not released in time.',
-  superseded: 'A newer request waits for this upload.',
-  aborted: 'The request ended before the upload was released.',
-  unavailable: 'Locks cannot be had now: Redis is away, or the server is shutting down.',
-} as const
-
-function lockError(code: keyof typeof sentences, cause?: unknown): LockError {
-  return new LockError(code, sentences[code], { cause })
 }
