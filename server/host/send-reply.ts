@@ -5,6 +5,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
+import { setImmediate as immediate } from 'node:timers/promises'
 import { sendNodeResponse } from 'srvx/node'
 import type { Reply } from './exchange.ts'
 import type { RequestFacts } from './request-facts.ts'
@@ -40,6 +41,9 @@ export async function sendReply(
     await pipeline(body, res).catch(() => undefined)
     return
   }
+  // What came in one piece with the head is read in the same turn of the event loop, and may be read after this.
+  if (!req.complete && !facts.expectsContinue) await immediate()
+  if (res.destroyed) return
   const isUnread = !req.complete
   const text = status === 204 || status === 304 || req.method === 'HEAD' ? undefined : (body ?? '')
   res.writeHead(status, {
