@@ -1,6 +1,6 @@
 /**
- * A worker's end of the channel to its primary. When the primary is gone Node ends the worker at once: it holds locks
- * that nobody keeps any more, and its end is what the next server on the folder waits for.
+ * A worker's end of the channel to its primary. When the primary is gone the worker ends at once: it holds locks that
+ * nobody keeps any more, and its end is what the next server on the folder waits for.
  */
 import { WorkerLocker } from '../../stores/local/worker-locker.ts'
 import type { Team } from '../open-uploads.ts'
@@ -22,6 +22,9 @@ export class WorkerLink implements Team {
     this.#process = ownProcess
     this.locker = new WorkerLocker((requests) => this.#say(requests))
     ownProcess.on('message', (message: FromPrimary) => this.#hear(message))
+    // Node would end this process in its own way, and wait for threads, one of which may be waiting for this one (a
+    // transaction of LMDB does). Nothing is lost by ending at once.
+    ownProcess.prependListener('disconnect', () => ownProcess.kill(ownProcess.pid, 'SIGKILL'))
     setInterval(() => this.#say({ is: 'beat' }), beatEveryMs).unref()
   }
 
