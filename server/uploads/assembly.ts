@@ -185,8 +185,8 @@ export class Assemblies {
       const { record } = appender
       const whole = { ...record, mark: { ...record.mark, offset: length, length } }
       await request.beforeFinish(whole)
-      await this.#context.teller.note('finished', whole)
-      return isHeld() ? await appender.finish(length) : undefined
+      if (!isHeld()) return undefined
+      return await this.#context.teller.finishing(whole, () => appender.finish(length))
     } catch (error) {
       if (signal.aborted) return undefined
       throw error

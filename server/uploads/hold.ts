@@ -230,8 +230,8 @@ export class UploadHold {
     const whole = { ...record, mark: { ...record.mark, offset: length, length } }
     // Of parts nobody is told: what was uploaded is their final.
     if (!isPart(record.head)) await request.beforeFinish(whole)
-    await this.#context.teller.note('finished', whole)
-    return appender.finish(length)
+    if (!this.#lock!.isHeld()) throw new StoreError('superseded', 'the lock was lost before the finish')
+    return this.#context.teller.finishing(whole, () => appender.finish(length))
   }
 
   #stopWith(reason: StopReason): void {

@@ -123,6 +123,20 @@ export class Teller {
     }
   }
 
+  /**
+   * Finishes an upload, which is noted before. Under its lock. What fails may have come true all the same: a successor
+   * that claimed the upload finds it finished. So the note is anybody's then, and the mark says whether it is told.
+   */
+  async finishing(record: UploadRecord, finish: () => Promise<UploadRecord>): Promise<UploadRecord> {
+    await this.note('finished', record)
+    try {
+      return await finish()
+    } catch (error) {
+      await this.#giveUp('finished', record).catch(() => undefined)
+      throw error
+    }
+  }
+
   /** Removes an upload, which is noted before. Under its lock. */
   async terminating(record: UploadRecord, remove: () => Promise<void>): Promise<void> {
     await this.beforeRemoval(record)
@@ -275,6 +289,12 @@ export class Teller {
       if (await this.#outbox?.get(eventIdOf(kind, event.record))) return true
     }
     return false
+  }
+
+  async #giveUp(kind: EventKind, record: UploadRecord): Promise<void> {
+    if (this.#outbox === undefined || this.#hearing(kind, record).length === 0) return
+    const note = await this.#outbox.get(eventIdOf(kind, record))
+    if (note) await this.#outbox.put({ ...note, notBefore: this.#now() })
   }
 
   /** What was noted did not happen. A note that can not be removed now is dropped, or comes true, later. */

@@ -83,8 +83,7 @@ async function serverOn(site: Site, audiences: Audience[], locker: Locker = new 
   const finish = async (record: UploadRecord) => {
     const appender = (await bytes.open(record.head.id))!
     await appender.write([Buffer.from('abc')], 0)
-    await teller.note('finished', record)
-    const finished = await appender.finish(3)
+    const finished = await teller.finishing(record, () => appender.finish(3))
     await appender.close()
     return finished
   }
@@ -219,6 +218,26 @@ it('leaves no note of a creation that failed', async () => {
   await teller.close()
   await expect(create()).rejects.toMatchObject({ code: 'exists' })
   expect(await bytes.outbox.list()).toEqual([])
+})
+
+it('tells soon of a finish that failed and is true all the same: a successor had claimed the upload', async () => {
+  const site = await aSite()
+  const [heardByA, heardByB] = [new Listener(), new Listener()]
+  heardByA.kinds = heardByB.kinds = ['finished']
+  const a = await serverOn(site, [heardByA])
+  const b = await serverOn(site, [heardByB])
+  const record = await a.create()
+  const appender = (await a.bytes.open(id))!
+  await appender.write([Buffer.from('abc')], 0)
+  const late = async () => {
+    await appender.finish(3)
+    throw new StoreError('superseded', 'another writer has claimed this upload')
+  }
+  await expect(a.teller.finishing(record, late)).rejects.toMatchObject({ code: 'superseded' })
+  await appender.close()
+  await b.teller.tellWaiting()
+  expect([heardByA.heard, heardByB.heard]).toEqual([[], ['finished']])
+  expect(await a.bytes.outbox.list()).toEqual([])
 })
 
 it('leaves no note of a removal that came too late', async () => {

@@ -106,7 +106,8 @@ describe('what is held costs', () => {
     // Every fifth round also looks after the connection for messages.
     expect(scripts % 5).toBe(0)
     expect(trips).toBeGreaterThanOrEqual(scripts / 5)
-    expect(trips).toBeLessThanOrEqual((scripts / 5) * 1.2 + 1)
+    // A busy machine may read one write in two pieces.
+    expect(trips).toBeLessThanOrEqual((scripts / 5) * 2 + 1)
 
     for (const request of requests) request.cut()
     await expect.poll(() => locker.size).toBe(0)
