@@ -195,7 +195,11 @@ async function filesOfUploads(fleet: Fleet, strange: string[] = []): Promise<Map
 async function strangeFiles(fleet: Fleet, known: ReadonlySet<string>): Promise<string[]> {
   const notes = await readdir(join(fleet.folder, '.tidemark', 'outbox')).catch(() => [])
   const strange: string[] = notes.filter((name) => !(fleet.wasKilled && name.startsWith('.')))
-  for (const [id, { marks, data }] of await filesOfUploads(fleet, strange)) {
+  const unknown: string[] = []
+  const uploads = await filesOfUploads(fleet, unknown)
+  // The opening of a server that was killed stays until a walk finds that its generation is over.
+  strange.push(...unknown.filter((name) => !(fleet.wasKilled && name.endsWith('.opening'))))
+  for (const [id, { marks, data }] of uploads) {
     marks.sort((a, b) => a - b)
     const isChain = marks.every((generation, index) => generation === index)
     const last = marks.at(-1)
