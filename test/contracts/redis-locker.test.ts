@@ -105,10 +105,10 @@ describe('a lock in Redis', () => {
   })
 
   it('of one that merely vanished is free after one lease, and it finds out that it lost it', async () => {
-    const { locker } = await server({ leaseMs: 1000 })
-    const child = await holder('u', 1000)
+    const { locker } = await server({ leaseMs: 3000 })
+    const child = await holder('u', 3000)
     child.kill('SIGSTOP')
-    const lock = await locker.acquire('u', { timeoutMs: 10_000 })
+    const lock = await locker.acquire('u', { timeoutMs: 20_000 })
     expect(lock.fence).toBeGreaterThan(fenceOf(child))
     child.kill('SIGCONT')
     await said(child, 'lost false')
