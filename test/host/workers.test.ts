@@ -3,6 +3,7 @@
 import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { createServer } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { childrenOf, isRunning } from '../support/child.ts'
 import { ownFolder, rawConnection, startProcess } from './process.ts'
@@ -103,6 +104,8 @@ describe('workers that are told to end', () => {
     const server = start()
     const port = await server.port()
     const uploads = await Promise.all([1, 2, 3, 4].map(() => slowUpload(port)))
+    // The bytes that were sent are on their way, and nobody says when they have come.
+    await sleep(500)
     server.signal('SIGTERM')
     for (const upload of uploads) {
       expect(await upload.until('Upload-Offset: 11')).toContain('HTTP/1.1 204')
