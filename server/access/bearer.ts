@@ -44,7 +44,8 @@ function hasTokenInQuery(url: string): boolean {
   const at = url.indexOf('?')
   if (at < 0) return false
   for (const [name, value] of new URLSearchParams(url.slice(at + 1)))
-    if (queryNames.has(name.toLowerCase()) || /^tm_[0-9a-z]+_/.test(value) || value.startsWith('eyJ')) return true
+    if (queryNames.has(name.toLowerCase()) || /^tm_[0-9a-z]+_/.test(value) || value.startsWith('eyJ'))
+      return true
   return false
 }
 

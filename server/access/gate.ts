@@ -39,7 +39,9 @@ export function unauthorized(error?: 'invalid_token' | 'invalid_request', detail
   return new Refusal('unauthorized', {
     detail: words,
     challenge:
-      error === undefined ? challenge : `${challenge}, error="${error}", error_description="${quoted(words)}"`,
+      error === undefined
+        ? challenge
+        : `${challenge}, error="${error}", error_description="${quoted(words)}"`,
   })
 }
 

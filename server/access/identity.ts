@@ -80,7 +80,9 @@ export function parseLimits(value: unknown): ParsedLimits {
   const given = value as Record<string, unknown>
   const unknown = Object.keys(given).find((name) => !(limitNames as readonly string[]).includes(name))
   if (unknown !== undefined)
-    throw new BadValue(`must hold ${limitNames.join(', ')} and nothing else, not ${JSON.stringify(unknown.slice(0, 40))}`)
+    throw new BadValue(
+      `must hold ${limitNames.join(', ')} and nothing else, not ${JSON.stringify(unknown.slice(0, 40))}`,
+    )
   const { maxSize, types, readOnly = false } = given
   if (typeof readOnly !== 'boolean') throw new BadValue('must have true or false as readOnly')
   return {

@@ -20,10 +20,7 @@ export async function readTokens(path: string): Promise<TokenLine[]> {
 }
 
 /** Reads, changes and replaces the file. It is made when it is not there. */
-export async function changeTokens(
-  path: string,
-  change: (lines: TokenLine[]) => TokenLine[],
-): Promise<void> {
+export async function changeTokens(path: string, change: (lines: TokenLine[]) => TokenLine[]): Promise<void> {
   await mkdir(dirname(resolve(path)), { recursive: true })
   // A link stays one: what it leads to is replaced.
   const target = await realpath(path).catch(() => resolve(path))

@@ -107,7 +107,8 @@ function parseLine(value: unknown, where: string): KnownToken {
   const given = value as Record<string, unknown>
   try {
     const unknown = Object.keys(given).find((name) => !names.has(name))
-    if (unknown !== undefined) throw new BadValue(`has ${JSON.stringify(unknown.slice(0, 40))}, which is not known`)
+    if (unknown !== undefined)
+      throw new BadValue(`has ${JSON.stringify(unknown.slice(0, 40))}, which is not known`)
     const { id, hash, owner, name, scopes } = given
     if (typeof id !== 'string' || !/^[0-9a-z]{12}$/.test(id))
       throw new BadValue('must have an id of 12 lower-case letters and digits')

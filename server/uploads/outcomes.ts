@@ -43,6 +43,9 @@ export function answerOf(filled: Filled, as: 'created' | 'appended', expiry: Exp
     case 'displaced':
       if (as === 'created' || isFinished) return answer
       return { is: 'refused', refusal: new Refusal('displaced', { offset: record.mark.offset }) }
+    case 'unauthorized':
+      if (as === 'created' || isFinished) return answer
+      return { is: 'refused', refusal: new Refusal('unauthorized', { offset: record.mark.offset }) }
     case 'complete':
     case 'drain':
       return answer
