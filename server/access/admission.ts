@@ -78,7 +78,7 @@ export class Admission {
     const scope = scopeByMethod[this.#request.method]
     if (scope !== undefined && !may(now, scope)) throw outOfScope(scope)
     if (now.owner !== this.identity.owner)
-      throw unauthorized('invalid_token', 'this token is somebody else’s now')
+      throw unauthorized('invalid_token', 'this token has another owner now')
   }
 }
 

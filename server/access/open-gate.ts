@@ -2,9 +2,11 @@
 import { readFile } from 'node:fs/promises'
 import type { Logger } from 'pino'
 import type { Config } from '../config.ts'
+import { ownFolder } from '../place.ts'
 import { BadValue } from '../setting-kinds.ts'
 import type { Gate } from './gate.ts'
 import type { JwtKeys } from './jwt-keys.ts'
+import { TicketGate, ticketKey } from './tickets.ts'
 import type { TokenGateEvent } from './token-gate.ts'
 
 export type GateEvent = TokenGateEvent | { readonly is: 'keys-away'; readonly error: unknown }
@@ -34,6 +36,11 @@ export async function openGate(
   report: (event: GateEvent) => void,
 ): Promise<Gate | undefined> {
   if (config.auth === 'none') return undefined
+  const gate = await openSignIn(config, report)
+  return new TicketGate({ gate, key: await ticketKey(ownFolder(config.uploadDir)), path: config.basePath })
+}
+
+async function openSignIn(config: Config, report: (event: GateEvent) => void): Promise<Gate> {
   if (config.auth === 'tokens') {
     const { TokenGate } = await import('./token-gate.ts')
     const path = config.authTokensFile!

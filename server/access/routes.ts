@@ -1,8 +1,13 @@
-/** `GET /access/identity`: who a token stands for and what it may do, for pages and for people who try one. */
+/**
+ * For pages whose people sign in, and for those who try a token: `GET /access/identity` says who a token stands for and
+ * what it may do; `POST /access/download?of=/files/<id>` gives a link that works for a minute, without a token.
+ */
 import type { FastifyInstance } from 'fastify'
-import { identityOf, requireScope } from './admin.ts'
+import { Refusal } from '../errors.ts'
+import { identityOf, requireScope, sendRefusal } from './admin.ts'
 import type { Gate } from './gate.ts'
 import { usualScopes } from './identity.ts'
+import { TicketGate } from './tickets.ts'
 
 export async function accessRoutes(
   app: FastifyInstance,
@@ -15,4 +20,16 @@ export async function accessRoutes(
     reply.header('Cache-Control', 'no-store')
     return { owner, scopes, maxBytes, types, expireAfterMs, expiresAt }
   })
+  if (!(gate instanceof TicketGate)) return
+  app.post<{ Querystring: { of?: string } }>(
+    '/access/download',
+    { onRequest: requireScope(gate, 'read') },
+    async (request, reply) => {
+      const { of = '' } = request.query
+      const made = typeof of === 'string' ? gate.issueFor(identityOf(request)!, of) : undefined
+      if (made === undefined) return sendRefusal(request, reply, new Refusal('not-found'))
+      reply.header('Cache-Control', 'no-store')
+      return made
+    },
+  )
 }

@@ -13,25 +13,27 @@ export interface TokenGateOptions {
   /** Told when the file can not be used, and the tokens that were known go on; and when it was read anew. */
   readonly report?: ((event: TokenGateEvent) => void) | undefined
   readonly now?: (() => number) | undefined
+  /** How old the tokens in memory may be. Default 1000. */
+  readonly lookAgainMs?: number | undefined
 }
 
 export type TokenGateEvent =
   | { readonly is: 'tokens-read'; readonly path: string; readonly count: number }
   | { readonly is: 'tokens-unreadable'; readonly path: string; readonly error: unknown }
 
-const freshMs = 1000
-
 export class TokenGate implements Gate {
   readonly #path: string
   readonly #report: (event: TokenGateEvent) => void
   readonly #now: () => number
+  readonly #lookAgainMs: number
   #tokens = new Map<string, KnownToken>()
   /** What the file looked like when it was last read, or could not be. */
   #seen = ''
   #lookedAt = Number.NEGATIVE_INFINITY
   #looking: Promise<void> | undefined
 
-  private constructor({ path, report = () => {}, now = Date.now }: TokenGateOptions) {
+  private constructor({ path, report = () => {}, now = Date.now, lookAgainMs = 1000 }: TokenGateOptions) {
+    this.#lookAgainMs = lookAgainMs
     this.#path = path
     this.#report = report
     this.#now = now
@@ -49,8 +51,10 @@ export class TokenGate implements Gate {
 
   async identify(request: AccessRequest, moment: 'begin' | 'finish'): Promise<Identity> {
     const text = bearerOf(request)
-    await this.#refresh(moment === 'finish' ? 0 : freshMs)
     const id = idOfToken(text)
+    // A token that was just made is good at once; looking for one that is made up costs as little as any absent upload.
+    const isNew = id !== undefined && !this.#tokens.has(id)
+    await this.#refresh(moment === 'finish' || isNew ? 0 : this.#lookAgainMs)
     const known = id === undefined ? undefined : this.#tokens.get(id)
     if (!isToken(text, known)) throw unauthorized('invalid_token', 'this token is not known')
     if (known.isRevoked) throw unauthorized('invalid_token', 'this token was revoked')
@@ -59,7 +63,7 @@ export class TokenGate implements Gate {
   }
 
   stands(identity: Identity): boolean {
-    void this.#refresh(freshMs)
+    void this.#refresh(this.#lookAgainMs)
     const known = this.#tokens.get(identity.tokenId ?? '')
     return (
       known !== undefined &&
@@ -70,10 +74,10 @@ export class TokenGate implements Gate {
   }
 
   /** Reads the file when it may have changed. Never throws. */
-  async #refresh(freshMs: number): Promise<void> {
-    if (performance.now() - this.#lookedAt < freshMs) return
+  async #refresh(lookAgainMs: number): Promise<void> {
+    if (performance.now() - this.#lookedAt < lookAgainMs) return
     // A look that began earlier may have missed what happened since.
-    if (freshMs === 0) await this.#looking
+    if (lookAgainMs === 0) await this.#looking
     this.#looking ??= this.#look().finally(() => {
       this.#looking = undefined
     })
