@@ -1,6 +1,7 @@
 /**
  * For pages whose people sign in, and for those who try a token: `GET /access/identity` says who a token stands for and
- * what it may do; `POST /access/download?of=/files/<id>` gives a link that works for a minute, without a token.
+ * what it may do; `POST /access/download?id=<id>` gives a query that, behind the URL of
+ * that upload, downloads it for a minute without a token.
  */
 import type { FastifyInstance } from 'fastify'
 import { Refusal } from '../errors.ts'
@@ -21,15 +22,14 @@ export async function accessRoutes(
     return { owner, scopes, maxBytes, types, expireAfterMs, expiresAt }
   })
   if (!(gate instanceof TicketGate)) return
-  app.post<{ Querystring: { of?: string } }>(
+  app.post<{ Querystring: { id?: string } }>(
     '/access/download',
     { onRequest: requireScope(gate, 'read') },
     async (request, reply) => {
-      const { of = '' } = request.query
-      const made = typeof of === 'string' ? gate.issueFor(identityOf(request)!, of) : undefined
-      if (made === undefined) return sendRefusal(request, reply, new Refusal('not-found'))
+      const { id = '' } = request.query
+      if (typeof id !== 'string' || id === '') return sendRefusal(request, reply, new Refusal('not-found'))
       reply.header('Cache-Control', 'no-store')
-      return made
+      return gate.issue(identityOf(request)!, id)
     },
   )
 }

@@ -8,11 +8,11 @@ import { link, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { targetOf } from '../protocol/upload-url.ts'
 import { type AccessRequest, type Gate, hasEnded, unauthorized } from './gate.ts'
-import { type Identity, isAdmin, may } from './identity.ts'
+import { type Identity, isAdmin } from './identity.ts'
 
 const lifeMs = 60_000
 const keyBytes = 32
-export const ticketParameter = 'ticket'
+const parameter = 'ticket'
 
 /** Lets in who has a ticket, and asks another gate about everybody else. */
 export class TicketGate implements Gate {
@@ -35,20 +35,11 @@ export class TicketGate implements Gate {
   }
 
   /** A ticket for one upload; whether it is there, and whose it is, is seen when it is used. */
-  issue(identity: Identity, id: string): { ticket: string; expiresAt: number } {
+  issue(identity: Identity, id: string): { query: string; expiresAt: number } {
     const expiresAt = Math.min(this.#now() + lifeMs, identity.expiresAt ?? Number.POSITIVE_INFINITY)
     const claims: Claims = { o: identity.owner, e: expiresAt, ...(isAdmin(identity) && { a: true }) }
     const body = Buffer.from(JSON.stringify(claims)).toString('base64url')
-    return { ticket: `${this.#sign(id, body)}.${body}`, expiresAt }
-  }
-
-  /** The ticket to the upload at a URL that this server would be asked for; undefined where there is no upload. */
-  issueFor(identity: Identity, url: string): { url: string; expiresAt: number } | undefined {
-    const target = targetOf(url, this.#path)
-    if (target.is !== 'upload' || !may(identity, 'read')) return undefined
-    const { ticket, expiresAt } = this.issue(identity, target.id)
-    const path = `${this.#path.replace(/\/+$/, '')}/${encodeURIComponent(target.id)}`
-    return { url: `${path}?${ticketParameter}=${ticket}`, expiresAt }
+    return { query: `${parameter}=${this.#sign(id, body)}.${body}`, expiresAt }
   }
 
   identify(request: AccessRequest, moment: 'begin' | 'finish'): Promise<Identity> | Identity {
@@ -105,7 +96,7 @@ function ticketOf({ method, url, headers, authorization }: AccessRequest): strin
   if (at < 0 || method !== 'GET' || authorization.length > 0) return undefined
   if (headers['x-http-method-override'] !== undefined) return undefined
   const parameters = new URLSearchParams(url.slice(at + 1))
-  const tickets = parameters.getAll(ticketParameter)
+  const tickets = parameters.getAll(parameter)
   return tickets.length === 1 && parameters.size === 1 && tickets[0] !== '' ? tickets[0] : undefined
 }
 

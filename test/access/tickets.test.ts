@@ -26,13 +26,14 @@ async function startTicketSite() {
   const app = Fastify()
   await app.register(accessRoutes, { gate })
   onTestFinished(() => app.close())
-  const ask = (token: string | undefined, of: string) =>
+  const ask = (token: string | undefined, url: string) =>
     app.inject({
       method: 'POST',
-      url: `/access/download?of=${encodeURIComponent(of)}`,
+      url: `/access/download?id=${url.slice('/files/'.length)}`,
       headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
     })
-  const linkTo = async (token: string, of: string) => (await ask(token, of)).json<{ url: string }>().url
+  const linkTo = async (token: string, url: string) =>
+    `${url}?${(await ask(token, url)).json<{ query: string }>().query}`
   const pass = (ms: number) => {
     nowMs += ms
   }
@@ -56,16 +57,7 @@ it('gives none to who may not download, and none for what is no upload', async (
   const url = await site.createFinished('abc', as(ann))
   expect((await ask(undefined, url)).statusCode).toBe(401)
   expect((await ask(writer, url)).statusCode).toBe(403)
-  for (const of of [
-    '',
-    '/files',
-    '/files/',
-    '/files/a/b',
-    '/health/live',
-    'files/x',
-    '//evil.example/files/x',
-  ])
-    expect([of, (await ask(ann, of)).statusCode]).toEqual([of, 404])
+  expect((await ask(ann, '')).statusCode).toBe(404)
 })
 
 it('shows by a link what its owner may see, and no more', async () => {
