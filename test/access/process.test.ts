@@ -49,9 +49,9 @@ it('makes tokens that are shown once, lists them, and takes them back on all wor
   expect(await status(carol), 'at once').toBe(201)
   expect(server.output()).not.toContain(carol.slice(16))
   expect(server.output()).not.toContain(bob.slice(16))
-  await expect
-    .poll(() => server.logs().some(({ owner, tokenId }) => owner === 'carol' && tokenId === carol.split('_')[1])))
-    .toBe(true)
+  const carolsId = carol.split('_')[1]
+  const isHers = (line: Record<string, unknown>) => line.owner === 'carol' && line.tokenId === carolsId
+  await expect.poll(() => server.logs().some(isHers)).toBe(true)
 })
 
 it('refuses arguments of the command that make no sense, and changes nothing', patience, async () => {
