@@ -15,6 +15,7 @@ import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import type { Logger } from 'pino'
+import { isOpenToAll, openToAll } from './access/open-to-all.ts'
 import { type Command, commandOf } from './commands/index.ts'
 import { asksFor, type Config, loadConfig, SettingError } from './config.ts'
 import { checkFolder, listenError, removeStaleSocket, StartError, storeError } from './host/start-checks.ts'
@@ -196,16 +197,7 @@ function sayWhere(port: number | undefined, config: Config, logger: Logger, work
     { url: where, port, uploadDir, redis: shared, workers },
     `Tidemark listens on ${where}, keeps uploads in ${uploadDir}, ${coordination}`,
   )
-  if (config.auth === 'none' && config.unixSock === undefined && !isLoopback(config.host))
-    logger.warn(
-      { auth: config.auth, host: config.host },
-      'everybody who can reach this address may upload, and read what they know the URL of; see --auth',
-    )
-}
-
-/** Addresses that only this machine can reach. */
-function isLoopback(host: string): boolean {
-  return /^(localhost|127(\.\d{1,3}){3}|::1)$/i.test(host)
+  if (isOpenToAll(config)) logger.warn({ auth: config.auth, host: config.host }, openToAll)
 }
 
 /** package.json is one folder up from the sources, two from what was built of them. */

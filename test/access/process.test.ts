@@ -5,6 +5,8 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Upload } from 'tus-js-client'
 import { expect, it, onTestFinished } from 'vitest'
+import { isOpenToAll, openToAll } from '../../server/access/open-to-all.ts'
+import { loadConfig } from '../../server/config.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { startRedis } from '../support/redis.ts'
 import { type ServerProcess, startServer } from '../support/server-process.ts'
@@ -112,9 +114,15 @@ it('does not start without what it needs to know people by, and says what is mis
 })
 
 it('warns who listens beyond loopback without asking anybody, and nobody else', patience, async () => {
-  const warned = (server: ServerProcess) =>
-    server.logs().some(({ msg }) => String(msg).includes('see --auth'))
-  expect(warned(await start({ args: [] }))).toBe(false)
+  const isOpen = (...args: string[]) => isOpenToAll(loadConfig(args, {}))
+  expect(isOpen()).toBe(true)
+  for (const host of ['::', '192.168.0.1', '10.0.0.1', 'files.example'])
+    expect(isOpen('--host', host)).toBe(true)
+  for (const host of ['127.0.0.1', '127.0.1.1', '::1', 'localhost'])
+    expect(isOpen('--host', host)).toBe(false)
+  expect(isOpen('--unix-sock', '/run/tidemark.sock')).toBe(false)
+  expect(isOpen('--auth', 'jwt', '--jwt-jwks-url', 'https://id.example/keys')).toBe(false)
+  expect((await start({ args: [] })).output()).not.toContain(openToAll)
 })
 
 it(

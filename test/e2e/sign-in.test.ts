@@ -105,7 +105,8 @@ it('asks again when a token is revoked in the middle, and goes on where it stopp
     0,
     expect.toSatisfy((at: number) => at > 8 * MiB),
   ])
-  expect(seen.faults).toEqual([])
+  // Uppy itself writes the answer into the console.
+  expect(seen.faults.filter((fault) => !fault.includes('response code: 401'))).toEqual([])
 })
 
 it('says what a token may not do before a file is chosen', patience, async () => {
