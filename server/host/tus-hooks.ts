@@ -120,8 +120,8 @@ export class HookedRequest implements UploadRequest {
     return this.#admission?.mayGoOn() ?? true
   }
 
-  async reauthorize(): Promise<void> {
-    await this.#admission?.again()
+  reauthorize(): Promise<void> | undefined {
+    return this.#admission?.again()
   }
 
   /** Whether the upload was finished by this request. */
