@@ -101,7 +101,7 @@ export class HookedRequest implements UploadRequest {
   }
 
   async beforeCreate(draft: UploadHead, length: number | undefined): Promise<UploadHead> {
-    const head = this.#admission?.limit(draft) ?? draft
+    const head = this.#admission?.limit(draft, length) ?? draft
     await this.incoming(head.id)
     const { onUploadCreate } = this.#options
     if (!onUploadCreate) return head

@@ -245,7 +245,10 @@ export class UploadHold {
     } catch (error) {
       const offset = mark.offset - 1
       if (offset > appender.record.mark.offset && this.#lock!.isHeld())
-        this.#record = await appender.commit({ offset, length: mark.offset, last: true })
+        // Whatever becomes of it, the answer is the refusal.
+        this.#record = await appender
+          .commit({ offset, length: mark.offset, last: true })
+          .catch(() => undefined)
       throw error
     }
   }
