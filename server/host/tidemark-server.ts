@@ -16,7 +16,7 @@ import { pathOf } from '../protocol/upload-url.ts'
 import { UploadEngine } from '../uploads/engine.ts'
 import { type Progress, progressOf } from '../uploads/progress.ts'
 import { Sweeper } from '../uploads/sweeper.ts'
-import { abilitiesOf, byteStoreOf, expiryOf, refuseUnable } from './abilities.ts'
+import { abilitiesOf, byteStoreOf, checkGate, expiryOf, refuseUnable } from './abilities.ts'
 import { audiencesOf } from './audiences.ts'
 import { download } from './download.ts'
 import { type Exchange, NodeExchange, type Reply, toWebResponse, WebExchange } from './exchange.ts'
@@ -42,6 +42,7 @@ export class TidemarkServer extends Server {
     this.#lockers = new Lockers(locker, {
       onUnlockFailed: (id, error) => options.report?.({ is: 'unlock-failed', id, error }),
     })
+    checkGate(options)
     const bytes = byteStoreOf(options.datastore)
     this.engine = new UploadEngine({
       bytes,
