@@ -26,6 +26,7 @@ export { RedisLocker, type RedisLockerOptions } from '../stores/redis/redis-lock
 export { RedisRecords } from '../stores/redis/redis-records.ts'
 export { Refusal } from './errors.ts'
 export type { ToldEvent } from './host/audiences.ts'
-export { TidemarkServer, type TidemarkServerOptions } from './host/tidemark-server.ts'
+export type { TidemarkServerOptions } from './host/server-options.ts'
+export { TidemarkServer } from './host/tidemark-server.ts'
 export { type TidemarkOptions, tidemark } from './plugin.ts'
 export type { Progress } from './uploads/progress.ts'

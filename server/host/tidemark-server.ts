@@ -3,79 +3,32 @@
  * through Tidemark's own dialect and engine. What it promises stands in docs/reliability.md.
  */
 import http, { type IncomingMessage, type ServerResponse } from 'node:http'
-import { Server, type ServerOptions } from '@tus/server'
-import type { DataStore } from '@tus/utils'
-import type { ServerRequest } from 'srvx'
-import {
-  type ByteStore,
-  type Now,
-  type RecordStore,
-  StoreError,
-  type UploadRecord,
-} from '../../stores/contracts.ts'
+import { Server } from '@tus/server'
+import { StoreError, type UploadRecord } from '../../stores/contracts.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
 import { Refusal } from '../errors.ts'
 import { corsHeaders } from '../protocol/cors.ts'
 import type { Command, Outcome } from '../protocol/messages.ts'
-import { type Abilities, type Answer, methodOf, parseTus, renderTus, type Target } from '../protocol/tus.ts'
-import { isForwarded, originOf, pathOf, targetOf, targetOfReference } from '../protocol/upload-url.ts'
-import { type EngineSettings, UploadEngine } from '../uploads/engine.ts'
-import type { EngineEvent } from '../uploads/hold.ts'
+import { type Abilities, type Answer, methodOf, parseTus, renderTus } from '../protocol/tus.ts'
+import { pathOf } from '../protocol/upload-url.ts'
+import { UploadEngine } from '../uploads/engine.ts'
 import { type Progress, progressOf } from '../uploads/progress.ts'
 import { Sweeper } from '../uploads/sweeper.ts'
 import { abilitiesOf, byteStoreOf, expiryOf, refuseUnable } from './abilities.ts'
-import { audiencesOf, type ToldEvent } from './audiences.ts'
+import { audiencesOf } from './audiences.ts'
 import { download } from './download.ts'
 import { type Exchange, NodeExchange, type Reply, toWebResponse, WebExchange } from './exchange.ts'
-import { type LockerOption, Lockers } from './lockers.ts'
+import { Lockers } from './lockers.ts'
 import { sendReply } from './send-reply.ts'
+import type { TidemarkServerOptions } from './server-options.ts'
 import { checkStatus, HookedRequest, hookRefusal } from './tus-hooks.ts'
-
-export interface TidemarkServerOptions
-  extends Omit<ServerOptions, 'locker' | 'lockDrainTimeout' | 'relativeLocation'> {
-  /** As in @tus/server; or relative only where a proxy is in front whose `X-Forwarded-*` are not respected. */
-  readonly relativeLocation?: boolean | 'behind-unknown-proxy'
-  /** A Tidemark store, or any other store for @tus/server: its own offset is then the truth. */
-  readonly datastore: DataStore & { readonly byteStore?: ByteStore }
-  /** Tidemark's or any other for @tus/server. Default: a locker for this process alone. */
-  readonly locker?: LockerOption
-  /** Where lists and progress are kept; without one there are none. */
-  readonly records?: RecordStore
-  /** What time it is for all that expires; the same for the store. Default: the wall clock. */
-  readonly now?: Now
-  /** How long unfinished uploads live. Default: for ever. A store that is not Tidemark's says it by itself. */
-  readonly expiry?: EngineSettings['expiry']
-  /** A body without a byte for this long is cut off. Default 60,000. */
-  readonly networkTimeoutMs?: number
-  /** A body with less than this on average, over `networkTimeoutMs` and more, is cut off. Default 0: never. */
-  readonly leastBytesPerSecond?: number
-  /** How long a request waits for its upload. Default 20,000. */
-  readonly acquireLockTimeoutMs?: number
-  readonly disableTermination?: boolean
-  /** Remove parts once all uploads that were made of them are finished. Default: they stay. */
-  readonly removeParts?: boolean
-  readonly disableDownload?: boolean
-  /**
-   * Told what happened to uploads, at least once for each event, in order for one upload, by whichever server: also when
-   * the one that did it died. An event that this rejects is told again later, under the same id.
-   */
-  readonly onUploadEvent?: (event: ToldEvent) => Promise<void> | void
-  /** Whose `X-Forwarded-*` count, when `respectForwardedHeaders` is set. Default: everybody's. */
-  readonly trustsProxy?: (address: string) => boolean
-  /** Told of what an operator should know. */
-  readonly report?: (event: ServerEvent) => void
-}
-
-export type ServerEvent =
-  | EngineEvent
-  | { readonly is: 'request-failed'; readonly error: unknown }
-  | { readonly is: 'listener-failed'; readonly event: string; readonly error: unknown }
-  | { readonly is: 'unlock-failed'; readonly id: string; readonly error: unknown }
+import { UploadUrls } from './upload-urls.ts'
 
 export class TidemarkServer extends Server {
   readonly engine: UploadEngine
   readonly #options: TidemarkServerOptions
   readonly #abilities: Abilities
+  readonly #urls: UploadUrls
   readonly #lockers: Lockers
   #started: Promise<void> | undefined
 
@@ -83,6 +36,7 @@ export class TidemarkServer extends Server {
     const { locker = new LocalLocker(), relativeLocation, ...rest } = options
     super({ ...rest, relativeLocation: relativeLocation === true })
     this.#options = options
+    this.#urls = new UploadUrls(options)
     this.#lockers = new Lockers(locker, {
       onUnlockFailed: (id, error) => options.report?.({ is: 'unlock-failed', id, error }),
     })
@@ -189,11 +143,11 @@ export class TidemarkServer extends Server {
     try {
       if (route) return { is: 'response', response: await route(exchange.request) }
       await this.start()
-      const target = this.#targetOf(exchange)
+      const target = this.#urls.targetOf(exchange)
       if (target.is === 'upload') exchange.facts.uploadId = target.id
       const { headers } = exchange
       const trailers = () => exchange.trailers
-      const idOfUrl = (url: string) => this.#idOfUrl(url)
+      const idOfUrl = (url: string) => this.#urls.idOf(url)
       const command = parseTus({ method, target, headers, trailers, idOfUrl }, this.#abilities)
       return await this.#run(command, exchange)
     } catch (error) {
@@ -202,7 +156,7 @@ export class TidemarkServer extends Server {
   }
 
   async #run(command: Command, exchange: Exchange): Promise<Reply> {
-    const urlOf = (id: string) => this.#locationOf(id, exchange)
+    const urlOf = (id: string) => this.#urls.locationOf(id, exchange)
     const request = new HookedRequest(exchange, this.#options, this.#events, urlOf)
     if ('id' in command) await request.incoming(command.id)
     const refusal = refuseUnable(command, this.engine.bytes, this.#options)
@@ -214,7 +168,7 @@ export class TidemarkServer extends Server {
       if (outcome.record) exchange.facts.offset = outcome.record.mark.offset
       return { is: 'cut' }
     }
-    if (outcome.is === 'readable') return this.#download(outcome.record, exchange)
+    if (outcome.is === 'readable') return this.#download(outcome.record, exchange, request)
     if (outcome.is === 'refused') throw outcome.refusal
     const isCreation = outcome.is === 'created'
     const answer = renderTus(outcome, this.#abilities, {
@@ -224,12 +178,12 @@ export class TidemarkServer extends Server {
     return { is: 'answer', ...this.#conclude(command, outcome, answer, request, exchange) }
   }
 
-  async #download(record: UploadRecord, { headers }: Exchange): Promise<Reply> {
+  async #download(record: UploadRecord, { headers }: Exchange, request: HookedRequest): Promise<Reply> {
     try {
       return await download(this.engine.bytes, record, headers)
     } catch (error) {
       // Terminated between the look and the opening of its file: gone, and nobody's failure.
-      const now = await this.engine.read(record.head.id)
+      const now = await this.engine.read(record.head.id, request)
       throw now.is === 'refused' ? now.refusal : error
     }
   }
@@ -249,7 +203,7 @@ export class TidemarkServer extends Server {
       case 'terminate':
         return this.engine.terminate(command.id, request)
       case 'read':
-        return this.engine.read(command.id)
+        return this.engine.read(command.id, request)
     }
   }
 
@@ -303,7 +257,7 @@ export class TidemarkServer extends Server {
       facts.error = refusal.cause
     const answer = { ...renderTus({ is: 'refused', refusal }, this.#abilities), ...fromHook }
     if (refusal.createdId !== undefined)
-      answer.headers.Location = this.#locationOf(refusal.createdId, exchange)
+      answer.headers.Location = this.#urls.locationOf(refusal.createdId, exchange)
     const { onResponseError } = this.#options
     if (!onResponseError) return answer
     try {
@@ -322,62 +276,14 @@ export class TidemarkServer extends Server {
     this.#options.report?.({ is: 'request-failed', error })
   }
 
-  #targetOf(exchange: Exchange): Target {
-    const target = targetOf(exchange.url, this.#options.path)
-    const { getFileIdFromRequest } = this.#options
-    if (!getFileIdFromRequest || target.is === 'collection') return target
-    const id = getFileIdFromRequest(exchange.request, target.is === 'upload' ? target.id : undefined)
-    return id === undefined ? { is: 'nothing' } : { is: 'upload', id }
-  }
-
-  /** Knows uploads by the URLs that clients name in headers. */
-  #idOfUrl(url: string): string | undefined {
-    const { getFileIdFromRequest, path } = this.#options
-    const target = targetOfReference(url, path)
-    const id = target.is === 'upload' ? target.id : undefined
-    if (!getFileIdFromRequest || target.is === 'collection') return id
-    const { pathname } = new URL(id === undefined ? '/' : url, `http://localhost${path.replace(/\/+$/, '')}/`)
-    return getFileIdFromRequest(new Request(new URL(pathname, 'http://localhost')) as ServerRequest, id)
-  }
-
   /** What is done without a request has hooks all the same; they are shown one that asks for nothing. */
   #ownRequest(id: string): HookedRequest {
     const { path: mountPath } = this.#options
     const url = `http://localhost${mountPath.replace(/\/+$/, '')}/${encodeURIComponent(id)}`
     const exchange = new WebExchange(new Request(url, { method: 'POST' }))
-    return new HookedRequest(exchange, this.#options, this.#events, (id) => this.#locationOf(id, exchange))
-  }
-
-  #locationOf(id: string, exchange: Exchange): string {
-    const {
-      path: mountPath,
-      generateUrl,
-      relativeLocation,
-      respectForwardedHeaders,
-      trustsProxy,
-    } = this.#options
-    const base = mountPath === '/' ? '' : mountPath.replace(/\/+$/, '')
-    const peer = exchange.peerAddress
-    const origin = originOf(exchange.headers, {
-      isEncrypted: exchange.isEncrypted,
-      trustsForwarded:
-        respectForwardedHeaders === true &&
-        (trustsProxy === undefined || (peer !== undefined && trustsProxy(peer))),
-    })
-    if (generateUrl) {
-      const url = generateUrl(exchange.request, {
-        ...origin,
-        host: origin.host ?? 'localhost',
-        path: base,
-        id,
-      })
-      http.validateHeaderValue('Location', url)
-      return url
-    }
-    const path = `${base}/${encodeURIComponent(id)}`
-    const isRelative =
-      relativeLocation === 'behind-unknown-proxy' ? isForwarded(exchange.headers) : relativeLocation
-    return isRelative || origin.host === undefined ? path : `${origin.proto}://${origin.host}${path}`
+    return new HookedRequest(exchange, this.#options, this.#events, (id) =>
+      this.#urls.locationOf(id, exchange),
+    )
   }
 
   readonly #events = {

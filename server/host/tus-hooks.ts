@@ -10,8 +10,8 @@ import type { Locker, UploadEvent, UploadHead, UploadRecord } from '../../stores
 import { uploadOf } from '../../stores/file/file-store.ts'
 import { formatMetadata, type Metadata, parseMetadata } from '../protocol/metadata.ts'
 import type { Answer } from '../protocol/tus.ts'
-import type { UploadRequest } from '../uploads/engine.ts'
 import { newRecord } from '../uploads/rules.ts'
+import { type Asker, anybody, type UploadRequest } from '../uploads/upload-request.ts'
 import type { Exchange } from './exchange.ts'
 
 export type HookOptions = Partial<
@@ -42,6 +42,8 @@ export class HookedRequest implements UploadRequest {
   #finishAnswer: Awaited<ReturnType<NonNullable<ServerOptions['onUploadFinish']>>> | undefined
   #lastReceivedAt = performance.now()
   locker: Locker | undefined
+  /** Set as soon as it is known; until then nobody was asked. */
+  asker: Asker = anybody
 
   constructor(exchange: Exchange, options: HookOptions, events: Events, urlOf: (id: string) => string) {
     this.#exchange = exchange
@@ -89,14 +91,22 @@ export class HookedRequest implements UploadRequest {
     await this.incoming(id)
   }
 
-  async beforeCreate(head: UploadHead, length: number | undefined): Promise<string | undefined> {
+  async beforeCreate(head: UploadHead, length: number | undefined): Promise<UploadHead> {
     await this.incoming(head.id)
     const { onUploadCreate } = this.#options
-    if (!onUploadCreate) return head.metadata
+    if (!onUploadCreate) return head
     const upload = uploadOf(newRecord(head, length))
     const patch = await onUploadCreate(this.#exchange.request, upload)
-    return patch?.metadata ? checkedMetadata(patch.metadata, head.metadata) : head.metadata
+    if (!patch?.metadata) return head
+    const { metadata: asSent, ...rest } = head
+    const metadata = checkedMetadata(patch.metadata, asSent)
+    return metadata === undefined ? rest : { ...rest, metadata }
   }
+
+  /** @tus/server asks nobody then. */
+  async beforeTerminate(): Promise<void> {}
+
+  async reauthorize(): Promise<void> {}
 
   /** Whether the upload was finished by this request. */
   hasFinished = false

@@ -16,10 +16,10 @@ import {
   type UploadRecord,
 } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
-import type { UploadRequest } from './engine.ts'
 import type { HoldContext } from './hold.ts'
 import { isPart, isWaiting, type Kin } from './kin.ts'
 import { Slots } from './slots.ts'
+import type { UploadRequest } from './upload-request.ts'
 
 /** A final that waits is looked at again by some sweeper after this long, if nobody finished it before. */
 const lookAgainMs = 60_000

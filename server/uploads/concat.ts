@@ -10,9 +10,9 @@ import { StoreError, type UploadHead, type UploadRecord } from '../../stores/con
 import { Refusal } from '../errors.ts'
 import type { ConcatCommand, Outcome } from '../protocol/messages.ts'
 import { Assemblies, type AssemblyContext } from './assembly.ts'
-import type { UploadRequest } from './engine.ts'
 import { isPart, isWaiting, Kin, type Parts } from './kin.ts'
 import { isExpired } from './rules.ts'
+import { type Asker, isShownTo, newHeadOf, type UploadRequest } from './upload-request.ts'
 
 /** Longer than this nobody waits for an answer; proxies give up after a minute. The final is then finished behind it. */
 const answerWithinMs = 30_000
@@ -40,7 +40,7 @@ export class Concatenator {
   }
 
   async create(command: ConcatCommand, request: UploadRequest): Promise<Outcome> {
-    const key = keyOf(command)
+    const key = keyOf(command, request.asker)
     const suggested = key.slice(0, 40)
     const tied = await this.#tiedToAll(command.parts, key)
     const id = tied?.head.id ?? (await request.nameUpload(command.metadata, suggested))
@@ -111,20 +111,17 @@ export class Concatenator {
   async #createNew(
     id: string,
     key: string,
-    { asSent: concat, parts: ids, metadata: asked }: ConcatCommand,
+    { asSent: concat, parts: ids, metadata }: ConcatCommand,
     request: UploadRequest,
   ): Promise<Outcome> {
-    const draft = {
-      id,
-      createdAt: this.#context.now(),
-      dialect: 'tus',
-      concat,
-      parts: ids,
-      concatKey: key,
-    } as const
-    const parts = await this.#checkParts(draft, await request.maxBytes(id))
-    const metadata = await request.beforeCreate(withMetadata(draft, asked), parts.length)
-    const record = await this.#make(withMetadata(draft, metadata), parts.length, request)
+    const draft: UploadHead = {
+      ...{ id, createdAt: this.#context.now(), dialect: 'tus' },
+      ...newHeadOf(request.asker, metadata),
+      ...{ concat, parts: ids, concatKey: key },
+    }
+    const parts = await this.#checkParts(ids, request.asker, await request.maxBytes(id))
+    const head = await request.beforeCreate(draft, parts.length)
+    const record = await this.#make(head, parts.length, request)
     this.#context.teller.tell('created', record, request)
     return this.#answer(record, request)
   }
@@ -229,13 +226,13 @@ export class Concatenator {
     return undefined
   }
 
-  async #checkParts({ parts: ids = [], owner }: UploadHead, maxBytes: number): Promise<Parts> {
+  async #checkParts(ids: readonly string[], asker: Asker, maxBytes: number): Promise<Parts> {
     const parts = await this.kin.partsOf(ids)
     const now = this.#context.now()
     for (const [index, record] of parts.records.entries()) {
       const isLost = record === undefined || isGone(record) || (await this.#isExpired(record, now))
       // Somebody else's upload is not shown, not even by how it is refused.
-      if (isLost || record.head.owner !== owner) throw unknownPart(ids, ids[index]!)
+      if (isLost || !isShownTo(asker, record.head)) throw unknownPart(ids, ids[index]!)
       if (!isPart(record.head)) throw refusedPart('part-not-partial', index, whatIs(record.head))
     }
     if (parts.leastLength > maxBytes)
@@ -251,9 +248,9 @@ export class Concatenator {
 }
 
 /** Names a request: whoever sends the same again has not got its answer. Ids can not have the separators in them. */
-function keyOf({ parts, metadata }: ConcatCommand): string {
+function keyOf({ parts, metadata }: ConcatCommand, { owner }: Asker): string {
   return createHash('sha256')
-    .update(JSON.stringify([parts, metadata ?? null]))
+    .update(JSON.stringify([parts, metadata ?? null, ...(owner === undefined ? [] : [owner])]))
     .digest('hex')
 }
 
@@ -278,8 +275,4 @@ function unknownPart(ids: readonly string[], id: string): Refusal {
 
 function refusedPart(code: 'part-unknown' | 'part-not-partial', index: number, what: string): Refusal {
   return new Refusal(code, { detail: `part ${index + 1} of this final upload ${what}` })
-}
-
-function withMetadata(head: UploadHead, metadata: string | undefined): UploadHead {
-  return metadata === undefined ? head : { ...head, metadata }
 }

@@ -4,7 +4,6 @@
  * The order is always the same: read and refuse first, disturbing nobody; lock; look again; bytes; mark; record and
  * unlock; answer. What was answered is kept, whatever happens to this process afterwards.
  */
-import type { Readable } from 'node:stream'
 import {
   type ByteStore,
   type Lock,
@@ -26,6 +25,7 @@ import { answerOf, outcomeOf, overflowOf, retryAfterS } from './outcomes.ts'
 import { Pulse } from './pulse.ts'
 import { type Expiry, expiresAt, refuseAppend, refuseCreate } from './rules.ts'
 import { type Audience, Teller } from './teller.ts'
+import { isShownTo, newHeadOf, type UploadRequest } from './upload-request.ts'
 
 export interface EngineSettings {
   readonly expiry: Expiry
@@ -34,30 +34,6 @@ export interface EngineSettings {
   readonly acquireLockTimeoutMs: number
   /** Whether parts are removed once all finals that were made of them are finished. */
   readonly removeParts: boolean
-}
-
-/** What the engine needs of one request. */
-export interface UploadRequest {
-  /** The body; asking for it tells the client to send it. Only for requests that have one. */
-  body(): Readable
-  /** Aborts when the client is gone. */
-  readonly signal: AbortSignal
-  /** Keeps the writers of this request's upload apart, where that is not the engine's own locker. */
-  readonly locker?: Locker | undefined
-  /** Names a new upload; by the name that is suggested, unless somebody wants another. */
-  nameUpload(metadata: string | undefined, suggested?: string): Promise<string>
-  /** Asked before the creation that made an upload is answered once more; its errors refuse the request. */
-  repeated(id: string): Promise<void>
-  /** Asked before anything is made; gives the metadata that the upload shall have. Its errors refuse the creation. */
-  beforeCreate(head: UploadHead, length: number | undefined): Promise<string | undefined>
-  /** Largest length that this request may give the upload; Infinity without a limit. */
-  maxBytes(id: string): Promise<number>
-  /** Whether a finished upload may be terminated. */
-  readonly mayTerminateFinished: boolean
-  /** Asked when all bytes are stored, before the upload is finished; its errors keep the upload unfinished. */
-  beforeFinish(record: UploadRecord): Promise<void>
-  /** Told while a body runs. */
-  received(record: UploadRecord): void
 }
 
 export interface EngineParts {
@@ -174,8 +150,8 @@ export class UploadEngine implements HoldContext {
     return this.#settle('ask', () => this.#terminate(id, request))
   }
 
-  read(id: string): Promise<Outcome> {
-    return this.#settle('append', () => this.#read(id))
+  read(id: string, request: Pick<UploadRequest, 'asker'>): Promise<Outcome> {
+    return this.#settle('append', () => this.#read(id, request))
   }
 
   async #create(command: CreateCommand, request: UploadRequest): Promise<Outcome> {
@@ -188,23 +164,23 @@ export class UploadEngine implements HoldContext {
     const { partial } = command
     const draft: UploadHead = {
       ...{ id, createdAt: this.now(), dialect: 'tus' },
+      ...newHeadOf(request.asker, command.metadata),
       ...(partial !== undefined && { concat: partial }),
     }
-    const metadata = await request.beforeCreate(withMetadata(draft, command.metadata), command.length)
-    const head = withMetadata(draft, metadata)
-    return this.#holding(id, request, async (hold) => {
+    const head = await request.beforeCreate(draft, command.length)
+    return this.#holding(head.id, request, async (hold) => {
       hold.take(await this.teller.creating(head, command.length, this.bytes))
       try {
         const filled = await this.#fillNew(hold, command, maxBytes, request)
         if (filled.why === 'overflow') throw overflowOf(filled, command.length)
         return answerOf(filled, 'created', this.settings.expiry)
       } catch (error) {
-        if (error instanceof Refusal && error.status === 460) throw this.#createdEmpty(hold, id, error)
+        if (error instanceof Refusal && error.status === 460) throw this.#createdEmpty(hold, head.id, error)
         // The client was never told the URL of what it sent: nobody could go on with it.
         await hold.close()
         await this.#lifetime
-          .remove(id)
-          .catch((cause: unknown) => this.report({ is: 'left-behind', id, error: cause }))
+          .remove(head.id)
+          .catch((cause: unknown) => this.report({ is: 'left-behind', id: head.id, error: cause }))
         throw error
       }
     })
@@ -214,14 +190,14 @@ export class UploadEngine implements HoldContext {
     const { id } = command
     const maxBytes = await request.maxBytes(id)
     const seen = await this.bytes.look(id)
-    const refusal = await this.#refuseAppend(seen, command, maxBytes)
+    const refusal = await this.#refuseAppend(seen, command, maxBytes, request)
     if (refusal) return { is: 'refused', refusal }
     if (seen?.mark.state === 'finished') return this.#appendNothing(seen, command, request)
     return this.#holding(id, request, async (hold, lock) => {
       const appender = await this.bytes.open(id, () => lock.isHeld())
       const record = appender?.record ?? (await this.bytes.look(id))
       if (appender) hold.take(appender)
-      const refusal = await this.#refuseAppend(record, command, maxBytes)
+      const refusal = await this.#refuseAppend(record, command, maxBytes, request)
       if (refusal) return { is: 'refused', refusal }
       if (!appender) return this.#appendNothing(record!, command, request)
       const hasBody = command.contentLength !== 0
@@ -236,13 +212,13 @@ export class UploadEngine implements HoldContext {
 
   async #offset(id: string, request: UploadRequest): Promise<Outcome> {
     const seen = await this.bytes.look(id)
-    const refusal = await this.#refuseAbsent(seen)
+    const refusal = await this.#refuseAbsent(seen, request)
     if (refusal) return { is: 'refused', refusal }
     if (this.#concat && isWaiting(seen!)) return this.#concat.offset(seen!)
     if (seen!.mark.state === 'finished') return this.#offsetOf(seen!)
     const answer = async (): Promise<Outcome> => {
       const record = await this.bytes.look(id)
-      const refusal = await this.#refuseAbsent(record)
+      const refusal = await this.#refuseAbsent(record, request)
       return refusal ? { is: 'refused', refusal } : this.#offsetOf(record!)
     }
     if (this.bytes.wavers) return this.#holding(id, request, answer)
@@ -259,11 +235,11 @@ export class UploadEngine implements HoldContext {
 
   async #terminate(id: string, request: UploadRequest): Promise<Outcome> {
     const refuse = async (record: UploadRecord | undefined): Promise<Refusal | undefined> => {
-      if (record?.mark.state === 'finished' && !request.mayTerminateFinished)
+      const refusal = await this.#refuseAbsent(record, request)
+      if (refusal) return refusal
+      if (record!.mark.state === 'finished' && !request.mayTerminateFinished)
         return new Refusal('finished-termination-disabled')
-      const refusal = await this.#refuseAbsent(record)
-      if (refusal || !(await this.#concat?.kin.isNeeded(record!))) return refusal
-      return new Refusal('part-needed')
+      return (await this.#concat?.kin.isNeeded(record!)) ? new Refusal('part-needed') : undefined
     }
     const refusal = await refuse(await this.bytes.look(id))
     if (refusal) return { is: 'refused', refusal }
@@ -271,6 +247,7 @@ export class UploadEngine implements HoldContext {
       const record = await this.bytes.look(id)
       const refusal = await refuse(record)
       if (refusal) return { is: 'refused', refusal }
+      await request.beforeTerminate(record!)
       if ((await this.#concat?.letGo(record!.head)) === false)
         return { is: 'refused', refusal: new Refusal('part-needed') }
       await this.teller.terminating(record!, () => this.#lifetime.remove(id, lock))
@@ -278,9 +255,9 @@ export class UploadEngine implements HoldContext {
     })
   }
 
-  async #read(id: string): Promise<Outcome> {
+  async #read(id: string, { asker }: Pick<UploadRequest, 'asker'>): Promise<Outcome> {
     const record = await this.bytes.look(id)
-    if (record?.mark.state !== 'finished' || isPart(record.head))
+    if (record?.mark.state !== 'finished' || isPart(record.head) || !isShownTo(asker, record.head))
       return { is: 'refused', refusal: new Refusal('not-found') }
     return { is: 'readable', record }
   }
@@ -322,16 +299,22 @@ export class UploadEngine implements HoldContext {
     record: UploadRecord | undefined,
     command: AppendCommand,
     maxBytes: number,
+    request: UploadRequest,
   ): Promise<Refusal | undefined> {
     return (
       this.#refuseWhileDraining() ??
-      (await this.#refuseAbsent(record)) ??
+      (await this.#refuseAbsent(record, request)) ??
       refuseAppend(record!, command, maxBytes)
     )
   }
 
-  #refuseAbsent(record: UploadRecord | undefined): Promise<Refusal | undefined> {
-    return this.#lifetime.refuseAbsent(record, this.now())
+  /** What belongs to somebody else is as absent as what never was. */
+  async #refuseAbsent(
+    record: UploadRecord | undefined,
+    { asker }: UploadRequest,
+  ): Promise<Refusal | undefined> {
+    const shown = record && isShownTo(asker, record.head) ? record : undefined
+    return this.#lifetime.refuseAbsent(shown, this.now())
   }
 
   /** An append to a finished upload, at its end: nothing to do, unless the body turns out to hold something. */
@@ -411,8 +394,4 @@ export class UploadEngine implements HoldContext {
       if (this.#holds.size === 0) this.#onIdle?.()
     }
   }
-}
-
-function withMetadata(head: UploadHead, metadata: string | undefined): UploadHead {
-  return metadata === undefined ? head : { ...head, metadata }
 }

@@ -8,11 +8,12 @@ import { Refusal } from '../errors.ts'
 import type { ExpectedChecksum } from '../protocol/messages.ts'
 import { type Ended, Receiver, type StopReason } from './byte-path.ts'
 import { type RunningDigest, startDigest } from './digest.ts'
-import type { EngineSettings, UploadRequest } from './engine.ts'
+import type { EngineSettings } from './engine.ts'
 import { isPart } from './kin.ts'
 import type { Pulse } from './pulse.ts'
 import { expiresAt } from './rules.ts'
 import type { Teller, TellerEvent } from './teller.ts'
+import type { UploadRequest } from './upload-request.ts'
 
 /** What an operator should know. */
 export type EngineEvent =
@@ -228,6 +229,7 @@ export class UploadHold {
   async #finish(appender: Appender, length: number, request: UploadRequest): Promise<UploadRecord> {
     const { record } = appender
     const whole = { ...record, mark: { ...record.mark, offset: length, length } }
+    await request.reauthorize()
     // Of parts nobody is told: what was uploaded is their final.
     if (!isPart(record.head)) await request.beforeFinish(whole)
     if (!this.#lock!.isHeld()) throw new StoreError('superseded', 'the lock was lost before the finish')

@@ -15,8 +15,12 @@ export interface Expiry {
 
 /** When an upload expires, in milliseconds since the epoch; undefined when it does not. Finished uploads never do. */
 export function expiresAt({ head, mark }: UploadRecord, expiry: Expiry): number | undefined {
-  if (expiry.afterMs === 0 || mark.state !== 'open') return undefined
-  return (expiry.mode === 'sliding' ? mark.movedAt : head.createdAt) + expiry.afterMs
+  const afterMs = Math.min(
+    expiry.afterMs || Number.POSITIVE_INFINITY,
+    head.expireAfterMs ?? Number.POSITIVE_INFINITY,
+  )
+  if (afterMs === Number.POSITIVE_INFINITY || mark.state !== 'open') return undefined
+  return (expiry.mode === 'sliding' ? mark.movedAt : head.createdAt) + afterMs
 }
 
 export function isExpired(record: UploadRecord, expiry: Expiry, now: number): boolean {

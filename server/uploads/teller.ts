@@ -19,10 +19,10 @@ import {
   type UploadHead,
   type UploadRecord,
 } from '../../stores/contracts.ts'
-import type { UploadRequest } from './engine.ts'
 import { isPart } from './kin.ts'
 import { newRecord } from './rules.ts'
 import { Slots } from './slots.ts'
+import type { UploadRequest } from './upload-request.ts'
 
 /** Somebody who wants to know. The name stands in notes, and means the same on all servers. */
 export interface Audience {

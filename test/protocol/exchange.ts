@@ -5,11 +5,8 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { onTestFinished } from 'vitest'
-import {
-  type ServerEvent,
-  TidemarkServer,
-  type TidemarkServerOptions,
-} from '../../server/host/tidemark-server.ts'
+import type { ServerEvent, TidemarkServerOptions } from '../../server/host/server-options.ts'
+import { TidemarkServer } from '../../server/host/tidemark-server.ts'
 import { FileStore } from '../../stores/file/file-store.ts'
 import { type Deferred, deferred } from '../support/deferred.ts'
 import { makeFolder } from '../support/folder.ts'

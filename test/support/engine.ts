@@ -4,8 +4,9 @@ import { randomBytes } from 'node:crypto'
 import path from 'node:path'
 import { PassThrough, Readable } from 'node:stream'
 import { onTestFinished } from 'vitest'
-import { type EngineParts, UploadEngine, type UploadRequest } from '../../server/uploads/engine.ts'
+import { type EngineParts, UploadEngine } from '../../server/uploads/engine.ts'
 import type { EngineEvent } from '../../server/uploads/hold.ts'
+import { anybody, type UploadRequest } from '../../server/uploads/upload-request.ts'
 import type { UploadEvent, UploadRecord } from '../../stores/contracts.ts'
 import { FileBytes } from '../../stores/file/file-bytes.ts'
 import { LmdbRecords } from '../../stores/local/lmdb-records.ts'
@@ -71,7 +72,10 @@ export function request(
     mayTerminateFinished: true,
     nameUpload: async (_, suggested) => suggested ?? randomBytes(16).toString('hex'),
     repeated: async () => undefined,
-    beforeCreate: async (head) => head.metadata,
+    beforeCreate: async (head) => head,
+    beforeTerminate: async () => undefined,
+    reauthorize: async () => undefined,
+    asker: anybody,
     maxBytes: async () => Number.POSITIVE_INFINITY,
     beforeFinish: async (record) => void told.beforeFinish.push(record),
     received: () => undefined,

@@ -48,7 +48,7 @@ function idOf(outcome: Outcome): string {
 }
 
 async function contentOf(engine: UploadEngine, id: string): Promise<string | undefined> {
-  const outcome = await engine.read(id)
+  const outcome = await engine.read(id, request())
   if (outcome.is !== 'readable') return undefined
   const { record } = outcome
   return Buffer.concat(await (await engine.bytes.read(record, 0, record.mark.offset)).toArray()).toString()

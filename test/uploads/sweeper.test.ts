@@ -36,7 +36,7 @@ it('never removes a finished upload', async () => {
   const id = await createUpload(engine, 4, '1234')
   expect(await sweeper.sweepExpired(Date.now() + 1000 * hourMs)).toBe(0)
   expect(await sweeper.walk(Date.now() + 1000 * hourMs)).toMatchObject({ removed: 0 })
-  expect(await engine.read(id)).toMatchObject({ is: 'readable' })
+  expect(await engine.read(id, request())).toMatchObject({ is: 'readable' })
 })
 
 it('counts from the last kept byte, or from the creation', async () => {

@@ -1,0 +1,49 @@
+/** What a tus server of ours is made of, beyond the options of @tus/server, and what it reports. */
+import type { ServerOptions } from '@tus/server'
+import type { DataStore } from '@tus/utils'
+import type { ByteStore, Now, RecordStore } from '../../stores/contracts.ts'
+import type { EngineSettings } from '../uploads/engine.ts'
+import type { EngineEvent } from '../uploads/hold.ts'
+import type { ToldEvent } from './audiences.ts'
+import type { LockerOption } from './lockers.ts'
+
+export interface TidemarkServerOptions
+  extends Omit<ServerOptions, 'locker' | 'lockDrainTimeout' | 'relativeLocation'> {
+  /** As in @tus/server; or relative only where a proxy is in front whose `X-Forwarded-*` are not respected. */
+  readonly relativeLocation?: boolean | 'behind-unknown-proxy'
+  /** A Tidemark store, or any other store for @tus/server: its own offset is then the truth. */
+  readonly datastore: DataStore & { readonly byteStore?: ByteStore }
+  /** Tidemark's or any other for @tus/server. Default: a locker for this process alone. */
+  readonly locker?: LockerOption
+  /** Where lists and progress are kept; without one there are none. */
+  readonly records?: RecordStore
+  /** What time it is for all that expires; the same for the store. Default: the wall clock. */
+  readonly now?: Now
+  /** How long unfinished uploads live. Default: for ever. A store that is not Tidemark's says it by itself. */
+  readonly expiry?: EngineSettings['expiry']
+  /** A body without a byte for this long is cut off. Default 60,000. */
+  readonly networkTimeoutMs?: number
+  /** A body with less than this on average, over `networkTimeoutMs` and more, is cut off. Default 0: never. */
+  readonly leastBytesPerSecond?: number
+  /** How long a request waits for its upload. Default 20,000. */
+  readonly acquireLockTimeoutMs?: number
+  readonly disableTermination?: boolean
+  /** Remove parts once all uploads that were made of them are finished. Default: they stay. */
+  readonly removeParts?: boolean
+  readonly disableDownload?: boolean
+  /**
+   * Told what happened to uploads, at least once for each event, in order for one upload, by whichever server: also when
+   * the one that did it died. An event that this rejects is told again later, under the same id.
+   */
+  readonly onUploadEvent?: (event: ToldEvent) => Promise<void> | void
+  /** Whose `X-Forwarded-*` count, when `respectForwardedHeaders` is set. Default: everybody's. */
+  readonly trustsProxy?: (address: string) => boolean
+  /** Told of what an operator should know. */
+  readonly report?: (event: ServerEvent) => void
+}
+
+export type ServerEvent =
+  | EngineEvent
+  | { readonly is: 'request-failed'; readonly error: unknown }
+  | { readonly is: 'listener-failed'; readonly event: string; readonly error: unknown }
+  | { readonly is: 'unlock-failed'; readonly id: string; readonly error: unknown }

@@ -1,0 +1,59 @@
+/** What the engine asks of a request, whichever dialect it came in; and what is shown to whom. */
+import type { Readable } from 'node:stream'
+import type { Locker, UploadHead, UploadRecord } from '../../stores/contracts.ts'
+
+/** Who asks. What others own is absent for them, however they ask. */
+export interface Asker {
+  /** What they create is theirs; undefined where nobody is asked who they are. */
+  readonly owner?: string | undefined
+  /** Whether they may use what others own too. */
+  readonly seesAll: boolean
+}
+
+/** Where nobody is asked who they are. */
+export const anybody: Asker = { seesAll: true }
+
+export function isShownTo({ owner, seesAll }: Asker, head: UploadHead): boolean {
+  return seesAll || (owner !== undefined && head.owner === owner)
+}
+
+/** What every new upload says of its creator and of itself. */
+export function newHeadOf(
+  { owner }: Asker,
+  metadata: string | undefined,
+): Pick<UploadHead, 'owner' | 'metadata'> {
+  return { ...(metadata !== undefined && { metadata }), ...(owner !== undefined && { owner }) }
+}
+
+/** What the engine needs of one request. */
+export interface UploadRequest {
+  /** The body; asking for it tells the client to send it. Only for requests that have one. */
+  body(): Readable
+  /** Aborts when the client is gone. */
+  readonly signal: AbortSignal
+  /** Whose request it is, and what is shown to it. */
+  readonly asker: Asker
+  /** Keeps the writers of this request's upload apart, where that is not the engine's own locker. */
+  readonly locker?: Locker | undefined
+  /** Names a new upload; by the name that is suggested, unless somebody wants another. */
+  nameUpload(metadata: string | undefined, suggested?: string): Promise<string>
+  /** Asked before the creation that made an upload is answered once more; its errors refuse the request. */
+  repeated(id: string): Promise<void>
+  /**
+   * Asked before anything is made; gives the head that the upload shall have, perhaps with another id or other metadata.
+   * Its errors refuse the creation.
+   */
+  beforeCreate(head: UploadHead, length: number | undefined): Promise<UploadHead>
+  /** Largest length that this request may give the upload; Infinity without a limit. */
+  maxBytes(id: string): Promise<number>
+  /** Whether a finished upload may be terminated. */
+  readonly mayTerminateFinished: boolean
+  /** Asked before a termination, under the lock; its errors keep the upload. */
+  beforeTerminate(record: UploadRecord): Promise<void>
+  /** Asked once more, when all bytes of an upload are stored, whether this request may finish it; fails when not. */
+  reauthorize(): Promise<void>
+  /** Asked when all bytes are stored, before the upload is finished; its errors keep the upload unfinished. */
+  beforeFinish(record: UploadRecord): Promise<void>
+  /** Told while a body runs. */
+  received(record: UploadRecord): void
+}
