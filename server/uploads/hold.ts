@@ -66,6 +66,8 @@ export class UploadHold {
   #heldSince: number
   #stop: StopReason | undefined
   #stopTimer: NodeJS.Timeout | undefined
+  /** Why the upload is to be removed. */
+  #unwanted: unknown
   /** What the record store is told when the lock is given up. */
   #record: UploadRecord | undefined
 
@@ -97,6 +99,11 @@ export class UploadHold {
     this.#record = this.kept
   }
 
+  /** Nothing of the upload is left, so nothing is put. */
+  forgetRecord(): void {
+    this.#record = undefined
+  }
+
   drain(): void {
     this.#stopWith('drain')
   }
@@ -120,6 +127,7 @@ export class UploadHold {
     if (!this.#lock!.isHeld())
       throw new StoreError('superseded', 'the lock was lost while the body was received')
     if (ended.why === 'overflow') return { why: 'overflow', record: appender.record }
+    if (ended.why === 'stopped' && ended.reason === 'unwanted') return this.#filled(ended, appender.record)
     // What can not be verified is not kept: it stands behind the mark, and the next request writes over it.
     if (plan.checksum && ended.why !== 'complete') return this.#filled(ended, appender.record)
     if (plan.checksum) await this.#verify(appender, plan, plan.checksum, ended.offset)
@@ -161,6 +169,7 @@ export class UploadHold {
     if (ended.why !== 'stopped') return { why: ended.why, record }
     if (ended.reason === 'lease-lost')
       throw new StoreError('superseded', 'the lock was lost while the body was received')
+    if (ended.reason === 'unwanted') throw this.#unwanted
     if (ended.reason === 'displaced')
       this.#context.report({ is: 'displaced', id: this.id, offset: record.mark.offset })
     return { why: ended.reason, record }
@@ -197,12 +206,19 @@ export class UploadHold {
     })
     this.#receiver = receiver
     const onLost = () => receiver.stop('lease-lost')
+    const onUnwanted = () => {
+      this.#unwanted = stopping?.reason
+      receiver.stop('unwanted')
+    }
+    const { stopping } = request
     lock.lost.addEventListener('abort', onLost)
+    stopping?.addEventListener('abort', onUnwanted)
     if (lock.lost.aborted) onLost()
     try {
       return await receiver.done
     } finally {
       lock.lost.removeEventListener('abort', onLost)
+      stopping?.removeEventListener('abort', onUnwanted)
     }
   }
 
@@ -230,10 +246,29 @@ export class UploadHold {
     const { record } = appender
     const whole = { ...record, mark: { ...record.mark, offset: length, length } }
     await request.reauthorize()
-    // Of parts nobody is told: what was uploaded is their final.
-    if (!isPart(record.head)) await request.beforeFinish(whole)
+    try {
+      if (isPart(record.head)) await request.beforePartFinish?.(whole)
+      else await request.beforeFinish(whole)
+    } catch (error) {
+      await this.#keepForAnotherTry(appender, length)
+      throw error
+    }
     if (!this.#lock!.isHeld()) throw new StoreError('superseded', 'the lock was lost before the finish')
-    return this.#context.teller.finishing(whole, () => appender.finish(length))
+    return this.#context.teller.finishing(whole, () => appender.finish(length), request)
+  }
+
+  /**
+   * Whoever asks for the finish again sends one byte, and not all that came with this request: the mark reaches the
+   * length only by finishing, but everything before the last byte can count.
+   */
+  async #keepForAnotherTry(appender: Appender, length: number): Promise<void> {
+    const offset = length - 1
+    if (!this.#lock!.isHeld() || appender.record.mark.offset >= offset) return
+    try {
+      this.#record = await appender.commit({ offset, length, last: true })
+    } catch {
+      // More has to be sent again; the refusal is what the client is to know.
+    }
   }
 
   #stopWith(reason: StopReason): void {

@@ -218,6 +218,7 @@ export class FileBytes implements ByteStore {
 
   async sweepOrphans(olderThanMs: number): Promise<number> {
     let removed = await this.outbox.sweep(olderThanMs)
+    removed += await this.outbox.undelivered.sweep(olderThanMs)
     for await (const orphan of findOrphans(this.#fileSystem, this.layout, olderThanMs, this.#now())) {
       if (orphan.is === 'upload') {
         const { id, slot, generation, highest } = orphan
