@@ -2,6 +2,7 @@
 import type { Logger } from 'pino'
 import proxyAddr from 'proxy-addr'
 import type { Config } from './config.ts'
+import { hooksOf } from './hooks/hook-settings.ts'
 import {
   type OpenUploadsOptions,
   openUploads,
@@ -37,6 +38,7 @@ export function assemble(config: Config, logger: Logger, team?: Team): Promise<U
       redisKeyPrefix: config.redisKeyPrefix,
       leaseMs: config.leaseMs,
     }),
+    ...hooksOf(config),
     describe: placeOf(config),
     report: (event) => log(logger, event),
   }

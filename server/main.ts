@@ -4,6 +4,8 @@
  * process.env and exit. What is not needed for an answer in words is loaded only after the settings were found good.
  * With several workers it is started once more for each of them (server/workers/primary.ts).
  *
+ * With the name of a command as its first argument it does that one thing, and ends (server/commands).
+ *
  * Exit codes: 0 ended as asked; 1 could not start, failed, could not end in time, or a second signal; 2 wrong settings.
  */
 import cluster from 'node:cluster'
@@ -13,6 +15,7 @@ import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import type { Logger } from 'pino'
+import { type Command, commandOf } from './commands/index.ts'
 import { asksFor, type Config, loadConfig, SettingError } from './config.ts'
 import { checkFolder, listenError, removeStaleSocket, StartError, storeError } from './host/start-checks.ts'
 import { withoutSecrets } from './setting-kinds.ts'
@@ -32,12 +35,23 @@ try {
 }
 
 async function main(argv: readonly string[]): Promise<void> {
+  const command = link ? undefined : commandOf(argv)
+  if (command !== undefined) return runCommand(command, argv.slice(1))
   const question = asksFor(argv)
   if (question !== undefined) return answer(question)
 
   const config = loadConfig(argv, process.env)
   const count = config.workers === 'auto' ? availableParallelism() : config.workers
   await (link === undefined && count > 1 ? leadWorkers(config, count) : serve(config))
+}
+
+async function runCommand(load: Command, argv: readonly string[]): Promise<void> {
+  const { run } = await load()
+  process.exitCode = await run(argv, {
+    env: process.env,
+    out: (text) => void process.stdout.write(text),
+    err: (text) => void process.stderr.write(text),
+  })
 }
 
 async function serve(config: Config): Promise<void> {

@@ -4,6 +4,7 @@
  *
  * A flag that tusd has too bears tusd's name. Defaults are written as a user would write them, and parsed alike.
  */
+import { hookRules, hookSettings } from './hooks/hook-settings.ts'
 import {
   addresses,
   basePath,
@@ -242,6 +243,8 @@ export const settings = {
     sentence: 'Serve the upload page at /.',
   }),
 
+  ...hookSettings,
+
   logLevel: define({
     group: logging,
     flag: 'log-level',
@@ -275,12 +278,15 @@ export interface Given {
   name(key: SettingKey): string
 }
 
-/** A rule is broken when its setting was given and `breaks` says so. Nothing that was asked for is silently ignored. */
-export const rules: readonly {
+export interface Rule {
   readonly setting: SettingKey
   readonly breaks: (given: Given) => boolean
   readonly says: (given: Given) => string
-}[] = [
+}
+
+/** A rule is broken when its setting was given and `breaks` says so. Nothing that was asked for is silently ignored. */
+export const rules: readonly Rule[] = [
+  ...hookRules,
   {
     setting: 'unixSock',
     breaks: ({ config, isGiven }) => config.unixSock !== undefined && (isGiven('port') || isGiven('host')),
