@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { describe, expect, it } from 'vitest'
 import { hookTypes } from '../../server/hooks/hook-types.ts'
-import type { TidemarkServerOptions } from '../../server/host/tidemark-server.ts'
+import type { TidemarkServerOptions } from '../../server/host/server-options.ts'
 import { bytesAt, bytesType, pathOf, startSite } from '../protocol/exchange.ts'
 import { Receiver } from './receiver.ts'
 

@@ -2,14 +2,14 @@
 
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
-import { hookTypes } from '../../server/hooks/hook-types.ts'
+import { type HookType, hookTypes } from '../../server/hooks/hook-types.ts'
 import { canonicalName, withoutSecrets } from '../../server/hooks/payload.ts'
 import { bytesType, pathOf, startSite } from '../protocol/exchange.ts'
 import { Receiver } from './receiver.ts'
 
 const progress = { progressIntervalMs: 1 }
 
-async function hookedSite(enabled = hookTypes.filter((type) => type !== 'pre-access')) {
+async function hookedSite(enabled: readonly HookType[] = hookTypes.filter((type) => type !== 'pre-access')) {
   const receiver = await Receiver.start()
   const site = await startSite({ hooks: { http: { url: receiver.url }, enabled, ...progress } })
   return { receiver, site }
