@@ -222,7 +222,7 @@ export interface Note {
   readonly failures: number
   /** Whether it is known to be true; else the mark of the upload says so. */
   readonly isTrue: boolean
-  /** Since when it is told, when somebody asked for it anew; else since it happened. Milliseconds since the epoch. */
+  /** Since when telling it fails. Milliseconds since the epoch. */
   readonly since?: number
 }
 

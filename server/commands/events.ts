@@ -90,16 +90,18 @@ async function retryAll(files: Files, { out }: Terminal): Promise<number> {
 
 /** The note first: of two that there may be for a moment the servers see only this. */
 async function retry(note: Note, { outbox, undelivered }: Files): Promise<void> {
-  const { event, waiting } = note
+  const { event, waiting, teller } = note
   const there = await outbox.get(event.id)
   const all = [...new Set([...(there?.waiting ?? []), ...waiting])]
-  await outbox.put({ ...note, waiting: all, failures: 0, notBefore: 0, since: Date.now(), isTrue: true })
+  await outbox.put({ event, waiting: all, teller, failures: 0, notBefore: 0, isTrue: true })
   await undelivered.remove(event.id)
 }
 
 async function all(undelivered: FileOutbox): Promise<Note[]> {
   const notes = await Promise.all((await undelivered.list()).map((id) => undelivered.get(id)))
-  return notes.filter((note) => note !== undefined).sort((a, b) => a.event.at - b.event.at)
+  return notes
+    .filter((note) => note !== undefined)
+    .sort((a, b) => a.event.at - b.event.at || a.event.kind.localeCompare(b.event.kind))
 }
 
 async function find(undelivered: FileOutbox, id: string, { err }: Terminal): Promise<Note | undefined> {

@@ -335,7 +335,7 @@ export class Teller {
 
   /** Whether nobody waits any more: all were told, or given up. */
   async #tellAll(telling: Telling, request: UploadRequest | undefined): Promise<boolean> {
-    const { event, waiting } = telling
+    const { event, waiting, since = this.#now() } = telling
     const failures = telling.failures + 1
     const left: string[] = []
     const givenUp: string[] = []
@@ -343,21 +343,21 @@ export class Teller {
       // Whom this server does not know, another one may.
       const audience = this.#options.audiences.find((each) => each.name === name && each.hears(event.kind))
       if (audience && (await this.#tellOne(audience, event, failures, request))) continue
-      const isGivenUp = audience !== undefined && this.#isOverdue(audience, telling)
+      const isGivenUp = audience !== undefined && this.#isOverdue(audience, since)
       ;(isGivenUp ? givenUp : left).push(name)
     }
-    if (givenUp.length > 0) await this.#setAside({ ...telling, waiting: givenUp, failures })
+    if (givenUp.length > 0) await this.#setAside({ event, waiting: givenUp, failures, since })
     if (left.length === 0) {
       await this.#outbox?.remove(event.id)
       this.#lookAt.delete(event.id)
       return true
     }
-    await this.#keep({ ...telling, waiting: left, failures })
+    await this.#keep({ event, waiting: left, failures, since })
     return false
   }
 
   /** Who is being stopped has not tried long enough. */
-  #isOverdue({ giveUpAfterMs }: Audience, { event, since = event.at }: Telling): boolean {
+  #isOverdue({ giveUpAfterMs }: Audience, since: number): boolean {
     if (giveUpAfterMs === undefined || this.#outbox === undefined || this.#givingUp.signal.aborted)
       return false
     return this.#now() - since >= giveUpAfterMs
