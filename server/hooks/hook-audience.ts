@@ -1,6 +1,6 @@
 /** The hooks that are told of what has happened: as the teller tells everybody, at least once, in order, under one id. */
 import type { EventKind } from '../../stores/contracts.ts'
-import type { Audience } from '../uploads/teller.ts'
+import type { Audience } from '../uploads/audience.ts'
 import type { HookType } from './hook-types.ts'
 import type { Hooks } from './hooks.ts'
 

@@ -4,7 +4,7 @@ import type { EventKind, UploadEvent } from '../../stores/contracts.ts'
 import { uploadOf } from '../../stores/file/file-store.ts'
 import { hookAudience } from '../hooks/hook-audience.ts'
 import type { Hooks } from '../hooks/hooks.ts'
-import type { Audience } from '../uploads/teller.ts'
+import type { Audience } from '../uploads/audience.ts'
 import { type Events, HookedRequest } from './tus-hooks.ts'
 
 /** What happened to an upload. */

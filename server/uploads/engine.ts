@@ -16,6 +16,7 @@ import {
 } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
 import type { AppendCommand, ConcatCommand, CreateCommand, Outcome } from '../protocol/messages.ts'
+import type { Audience } from './audience.ts'
 import { Receiver } from './byte-path.ts'
 import { type Concatenator, concatenatorOf } from './concat.ts'
 import { type EngineEvent, type Filled, type HoldContext, UploadHold } from './hold.ts'
@@ -24,7 +25,7 @@ import { Lifetime } from './lifetime.ts'
 import { answerOf, outcomeOf, overflowOf, retryAfterS } from './outcomes.ts'
 import { Pulse } from './pulse.ts'
 import { type Expiry, expiresAt, refuseAppend, refuseCreate } from './rules.ts'
-import { type Audience, Teller } from './teller.ts'
+import { Teller } from './teller.ts'
 import { isShownTo, newHeadOf, type UploadRequest } from './upload-request.ts'
 
 export interface EngineSettings {
@@ -253,10 +254,8 @@ export class UploadEngine implements HoldContext {
       const refusal = await refuse(record)
       if (refusal) return { is: 'refused', refusal }
       await request.beforeTerminate(record!)
-      if ((await this.#concat?.letGo(record!.head)) === false)
-        return { is: 'refused', refusal: new Refusal('part-needed') }
-      await this.teller.terminating(record!, () => this.#lifetime.remove(id, lock), request)
-      return { is: 'terminated', record: record! }
+      if (await this.#lifetime.terminate(record!, lock, request)) return { is: 'terminated', record: record! }
+      return { is: 'refused', refusal: new Refusal('part-needed') }
     })
   }
 
@@ -361,10 +360,7 @@ export class UploadEngine implements HoldContext {
     const record = hold.kept
     hold.forgetRecord()
     await hold.close()
-    // What is left needs this part.
-    if ((await this.#concat?.letGo(record.head)) === false) return
-    await this.teller.terminating(record, () => this.#lifetime.remove(record.head.id, lock), request)
-    this.teller.tell('terminated', record, request)
+    if (await this.#lifetime.terminate(record, lock, request)) this.teller.tell('terminated', record, request)
     throw error
   }
 

@@ -6,13 +6,14 @@ import type { Appender, Lock, RecordStore, UploadRecord } from '../../stores/con
 import { StoreError } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
 import type { ExpectedChecksum } from '../protocol/messages.ts'
+import type { TellerEvent } from './audience.ts'
 import { type Ended, Receiver, type StopReason } from './byte-path.ts'
 import { type RunningDigest, startDigest } from './digest.ts'
 import type { EngineSettings } from './engine.ts'
 import { isPart } from './kin.ts'
 import type { Pulse } from './pulse.ts'
 import { expiresAt } from './rules.ts'
-import type { Teller, TellerEvent } from './teller.ts'
+import type { Teller } from './teller.ts'
 import type { UploadRequest } from './upload-request.ts'
 
 /** What an operator should know. */

@@ -3,7 +3,6 @@
  * the same. The event is noted before it becomes true, and the note goes when everybody was told; what a server leaves
  * untold, because it died or because nobody listened, any other server tells.
  */
-import { createHash } from 'node:crypto'
 import {
   type Appender,
   type ByteStore,
@@ -19,29 +18,11 @@ import {
   type UploadHead,
   type UploadRecord,
 } from '../../stores/contracts.ts'
+import { type Audience, eventIdOf, eventOf, type TellerEvent } from './audience.ts'
 import { isPart } from './kin.ts'
 import { newRecord } from './rules.ts'
 import { Slots } from './slots.ts'
 import type { UploadRequest } from './upload-request.ts'
-
-/** Somebody who wants to know. The name stands in notes, and means the same on all servers. */
-export interface Audience {
-  readonly name: string
-  /** Told the moment it is true, and never failing; the others are told in order, behind everybody's back. */
-  readonly isImmediate?: boolean
-  hears(kind: EventKind): boolean
-  /** Told of finished parts too; others only of the final that is made of them. */
-  readonly hearsParts?: boolean
-  /** Whether the request that made an event true is kept with it. */
-  readonly wantsRequest?: boolean
-  /** After this time an event that it could not be told of is set aside. Default: never. */
-  readonly giveUpAfterMs?: number
-  /**
-   * Fails when it could not be told; then it is told again later, perhaps by another server. `request` is the one that
-   * made it true, while it is still there. `signal` aborts when this server can wait no longer.
-   */
-  tell(event: UploadEvent, request: UploadRequest | undefined, signal: AbortSignal): Promise<void>
-}
 
 export interface TellerOptions {
   readonly bytes: ByteStore
@@ -51,24 +32,6 @@ export interface TellerOptions {
   readonly report: (event: TellerEvent) => void
   readonly now: Now
 }
-
-export type TellerEvent =
-  | {
-      readonly is: 'telling-failed'
-      readonly id: string
-      readonly eventId: string
-      readonly audience: string
-      readonly failures: number
-      readonly error: unknown
-    }
-  | {
-      readonly is: 'undelivered'
-      readonly id: string
-      readonly eventId: string
-      readonly audience: string
-      readonly failures: number
-    }
-  | { readonly is: 'outbox-failed'; readonly error: unknown }
 
 /** Who is still to be told of an event, and how often that failed. */
 type Telling = Pick<Note, 'event' | 'waiting' | 'failures' | 'since'>
@@ -421,22 +384,6 @@ export class Teller {
       })
     this.#telling.set(id, running)
   }
-}
-
-/** Names an event for ever: an id may be used again, but not at the same time. */
-export function eventIdOf(kind: EventKind, { head }: UploadRecord): string {
-  return createHash('sha256').update(`${kind}\n${head.createdAt}\n${head.id}`).digest('hex').slice(0, 32)
-}
-
-function eventOf(
-  kind: EventKind,
-  record: UploadRecord,
-  at: number,
-  hearing: readonly Audience[],
-  asked: UploadRequest | undefined,
-): UploadEvent {
-  const request = hearing.some(({ wantsRequest }) => wantsRequest) ? asked?.summary?.() : undefined
-  return { id: eventIdOf(kind, record), kind, at, record, ...(request && { request }) }
 }
 
 async function orAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
