@@ -22,8 +22,13 @@ const notForStores = /^(?!fastify|@fastify|@tus\/server|pino|srvx|middie|node:ht
 const rules: Record<string, Rule> = {
   server: { ours: /^(server|stores)\//, others: anything },
   'server/host': {
-    ours: /^(server\/(protocol|uploads)\/|stores\/|server\/(errors|config|setting-kinds)\.ts$)/,
+    ours: /^(server\/(hooks|protocol|uploads)\/|stores\/|server\/(errors|config|setting-kinds)\.ts$)/,
     others: anything,
+  },
+  'server/commands': { ours: /^(server\/config\.ts$|stores\/)/, others: anything },
+  'server/hooks': {
+    ours: /^(server\/(protocol|uploads)\/|stores\/|server\/(errors|settings|setting-kinds)\.ts$)/,
+    others: /^(node:|undici$)/,
   },
   'server/uploads': {
     ours: /^(server\/protocol\/messages|server\/errors|stores\/contracts)\.ts$/,
