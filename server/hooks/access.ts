@@ -7,10 +7,10 @@ import type { RequestHooks } from './request-hooks.ts'
 
 export async function askForAccess(
   command: Command,
-  hooks: RequestHooks | undefined,
+  hooks: RequestHooks,
   { bytes, asker }: { readonly bytes: ByteStore; readonly asker: Asker },
 ): Promise<void> {
-  if (!hooks?.asksForAccess || command.do === 'options') return
+  if (command.do === 'options') return
   if (command.do === 'create' || command.do === 'concat') {
     const { metadata } = command
     const head = command.do === 'create' ? { concat: command.partial } : { parts: command.parts }

@@ -180,7 +180,8 @@ export class TidemarkServer extends Server {
     const refusal = refuseUnable(command, this.engine.bytes, this.#options)
     if (refusal) throw refusal
     if (command.do !== 'options') request.locker = await this.#lockers.of(exchange)
-    await askForAccess(command, request.hooks, { bytes: this.engine.bytes, asker: request.asker })
+    const { hooks, asker } = request
+    if (hooks?.asksForAccess) await askForAccess(command, hooks, { bytes: this.engine.bytes, asker })
     const outcome = await this.#perform(command, request)
     if (outcome.is === 'cut') {
       exchange.facts.code = outcome.why

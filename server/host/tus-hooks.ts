@@ -111,17 +111,16 @@ export class HookedRequest implements UploadRequest {
 
   async beforeCreate(head: UploadHead, length: number | undefined): Promise<UploadHead> {
     await this.incoming(head.id)
-    const wanted = await this.#onUploadCreate(head, length)
-    const changed = (await this.hooks?.beforeCreate(wanted, length)) ?? wanted
+    const wanted = this.#options.onUploadCreate ? await this.#onUploadCreate(head, length) : head
+    if (!this.hooks) return wanted
+    const changed = await this.hooks.beforeCreate(wanted, length)
     this.#exchange.facts.uploadId = changed.id
     return changed
   }
 
   async #onUploadCreate(head: UploadHead, length: number | undefined): Promise<UploadHead> {
-    const { onUploadCreate } = this.#options
-    if (!onUploadCreate) return head
     const upload = uploadOf(newRecord(head, length))
-    const patch = await onUploadCreate(this.#exchange.request, upload)
+    const patch = await this.#options.onUploadCreate!(this.#exchange.request, upload)
     if (!patch?.metadata) return head
     const { metadata: asSent, ...rest } = head
     const metadata = checkedMetadata(patch.metadata, asSent)
@@ -139,7 +138,8 @@ export class HookedRequest implements UploadRequest {
   hasFinished = false
 
   async beforeFinish(record: UploadRecord): Promise<void> {
-    await this.beforePartFinish(record)
+    this.hasFinished = true
+    if (this.hooks) await this.hooks.beforeFinish(record)
     const { onUploadFinish } = this.#options
     if (onUploadFinish) this.#finishAnswer = await onUploadFinish(this.#exchange.request, uploadOf(record))
   }

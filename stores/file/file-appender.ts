@@ -139,7 +139,7 @@ export class FileAppender implements Appender {
       await this.#syncOrRewind(() => this.#syncBytes())
     }
     const before = this.#slot
-    await publish(layout, head, before.generation, durability !== 'none')
+    if (head.storagePath !== undefined) await publish(layout, head, before.generation, durability !== 'none')
     try {
       await this.#move({ state: 'finished', offset: length, syncedOffset: length, length, isReleased: true })
     } catch (error) {

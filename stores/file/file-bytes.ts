@@ -129,7 +129,7 @@ export class FileBytes implements ByteStore {
     const { id } = head
     const empty = { offset: 0, syncedOffset: 0, generation: 0, sequence: 0, movedAt: this.#now() }
     const slot = this.#slot({ state: 'open', ...empty }, length)
-    await checkPlace(this.layout, head)
+    if (head.storagePath !== undefined) await checkPlace(this.layout, head)
     const mark = await createMark(this.#fileSystem, this.layout, id)
     let data: OpenFile | undefined
     try {
@@ -188,7 +188,7 @@ export class FileBytes implements ByteStore {
     }
     if (wasThere || generation > 0) await removal.bury(id, slot)
     if (head.concat !== undefined) await this.concatenation.forget(id)
-    for (let n = last; n >= 0; n--) await withdraw(this.layout, head, n)
+    if (head.storagePath !== undefined) for (let n = last; n >= 0; n--) await withdraw(this.layout, head, n)
     await removal.removeFiles(id, last)
     return wasThere
   }
