@@ -15,6 +15,7 @@ import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import type { Logger } from 'pino'
+import { isOpenToAll, openToAll } from './access/open-to-all.ts'
 import { type Command, commandOf } from './commands/index.ts'
 import { asksFor, type Config, loadConfig, SettingError } from './config.ts'
 import { checkFolder, listenError, removeStaleSocket, StartError, storeError } from './host/start-checks.ts'
@@ -55,18 +56,23 @@ async function runCommand(load: Command, argv: readonly string[]): Promise<void>
 }
 
 async function serve(config: Config): Promise<void> {
-  const [{ makeLogger }, { assemble }, { buildApp, closeWithin }] = await Promise.all([
-    import('./host/logger.ts'),
-    import('./assemble.ts'),
-    import('./app.ts'),
-  ])
+  const [{ makeLogger }, { assemble }, { buildApp, closeWithin }, { GateError, logGateEvent, openGate }] =
+    await Promise.all([
+      import('./host/logger.ts'),
+      import('./assemble.ts'),
+      import('./app.ts'),
+      import('./access/open-gate.ts'),
+    ])
   if (!link) await checkFolder(config)
   const logger = await makeLogger(config, process.stdout.isTTY, link?.number)
-  const uploads = await assemble(config, logger, link).catch((cause: unknown) => {
+  const gate = await openGate(config, (event) => logGateEvent(logger, event)).catch((cause: unknown) => {
+    throw cause instanceof GateError ? new StartError(cause.message, { cause }) : cause
+  })
+  const uploads = await assemble(config, logger, link, gate).catch((cause: unknown) => {
     throw storeError(config, cause)
   })
   const page = config.showPage ? await loadPage(config) : undefined
-  const app = buildApp({ config, uploads, logger, ...(page && { page }) })
+  const app = buildApp({ config, uploads, logger, gate, ...(page && { page }) })
   if (!link && config.unixSock !== undefined) await removeStaleSocket(config.unixSock)
   await listen(app, config).catch(async (error: unknown) => {
     await app.close()
@@ -168,9 +174,9 @@ async function loadPage(config: Config): Promise<FastifyPluginAsync> {
   // Beside the built server, or in dist/ while the sources run themselves.
   const isBuilt = import.meta.url.endsWith('.js')
   const root = fileURLToPath(new URL(isBuilt ? '../web' : '../dist/web', import.meta.url))
-  const { basePath: endpoint, maxSizeBytes, disableDownload, disableTermination } = config
+  const { basePath: endpoint, maxSizeBytes, disableDownload, disableTermination, auth } = config
   const maxSize = maxSizeBytes > 0 ? { maxSize: maxSizeBytes } : {}
-  const options = { root, endpoint, ...maxSize, disableDownload, disableTermination }
+  const options = { root, endpoint, ...maxSize, disableDownload, disableTermination, auth }
   return async (app) => void (await app.register(pages, options))
 }
 
@@ -191,6 +197,7 @@ function sayWhere(port: number | undefined, config: Config, logger: Logger, work
     { url: where, port, uploadDir, redis: shared, workers },
     `Tidemark listens on ${where}, keeps uploads in ${uploadDir}, ${coordination}`,
   )
+  if (isOpenToAll(config)) logger.warn({ auth: config.auth, host: config.host }, openToAll)
 }
 
 /** package.json is one folder up from the sources, two from what was built of them. */

@@ -4,6 +4,8 @@
  *
  * A flag that tusd has too bears tusd's name. Defaults are written as a user would write them, and parsed alike.
  */
+
+import { accessRules, accessSettings } from './access/settings.ts'
 import { hookRules, hookSettings } from './hooks/hook-settings.ts'
 import {
   addresses,
@@ -160,6 +162,8 @@ export const settings = {
       'start and once a day.',
   }),
 
+  ...accessSettings,
+
   networkTimeoutMs: define({
     group: pace,
     flag: 'network-timeout',
@@ -312,4 +316,5 @@ export const rules: readonly Rule[] = [
     breaks: ({ config }) => config.redisUrl === undefined,
     says: ({ name }) => `has no effect without ${name('redisUrl')}`,
   },
+  ...accessRules,
 ]

@@ -19,6 +19,7 @@ export type Command = () => Promise<CommandModule>
 
 const commands: Readonly<Record<string, Command>> = {
   events: () => import('./events.ts'),
+  tokens: () => import('./tokens.ts'),
 }
 
 /** The command that arguments name; undefined where a server is asked for. */

@@ -8,6 +8,7 @@ import type { ServerOptions } from '@tus/server'
 import { EVENTS, type Upload } from '@tus/utils'
 import type { Locker, RequestSummary, UploadEvent, UploadHead, UploadRecord } from '../../stores/contracts.ts'
 import { uploadOf } from '../../stores/file/file-store.ts'
+import type { Admission } from '../access/admission.ts'
 import type { Hooks } from '../hooks/hooks.ts'
 import { withoutSecrets } from '../hooks/payload.ts'
 import { RequestHooks, summaryOf } from '../hooks/request-hooks.ts'
@@ -52,6 +53,7 @@ export class HookedRequest implements UploadRequest {
   locker: Locker | undefined
   /** Set as soon as it is known; until then nobody was asked. */
   asker: Asker = anybody
+  #admission: Admission | undefined
 
   constructor(
     exchange: Exchange,
@@ -68,6 +70,12 @@ export class HookedRequest implements UploadRequest {
     const { url, headers, peerAddress, peerPort } = exchange
     const method = methodOf(exchange.method, headers)
     this.hooks = new RequestHooks(hooks, summaryOf({ method, url, headers, peerAddress, peerPort }))
+  }
+
+  /** The request was let in as somebody. */
+  admit(admission: Admission): void {
+    this.#admission = admission
+    this.asker = admission.asker
   }
 
   body() {
@@ -97,7 +105,8 @@ export class HookedRequest implements UploadRequest {
   async maxBytes(id: string | null): Promise<number> {
     const { maxSize = 0 } = this.#options
     const bytes = typeof maxSize === 'function' ? await maxSize(this.#exchange.request, id) : maxSize
-    return bytes > 0 ? bytes : Number.POSITIVE_INFINITY
+    const ofServer = bytes > 0 ? bytes : Number.POSITIVE_INFINITY
+    return this.#admission?.maxBytes(ofServer) ?? ofServer
   }
 
   async incoming(id: string): Promise<void> {
@@ -109,7 +118,8 @@ export class HookedRequest implements UploadRequest {
     await this.incoming(id)
   }
 
-  async beforeCreate(head: UploadHead, length: number | undefined): Promise<UploadHead> {
+  async beforeCreate(draft: UploadHead, length: number | undefined): Promise<UploadHead> {
+    const head = this.#admission?.limit(draft) ?? draft
     await this.incoming(head.id)
     const wanted = this.#options.onUploadCreate ? await this.#onUploadCreate(head, length) : head
     if (!this.hooks) return wanted
@@ -132,7 +142,13 @@ export class HookedRequest implements UploadRequest {
     await this.hooks?.beforeTerminate(record)
   }
 
-  async reauthorize(): Promise<void> {}
+  mayGoOn(): boolean {
+    return this.#admission?.mayGoOn() ?? true
+  }
+
+  async reauthorize(): Promise<void> {
+    await this.#admission?.again()
+  }
 
   /** Whether the upload was finished by this request. */
   hasFinished = false

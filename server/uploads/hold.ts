@@ -41,7 +41,7 @@ export interface FillPlan {
  * a checksum that did not end as `complete`.
  */
 export interface Filled {
-  readonly why: 'complete' | 'overflow' | 'client-gone' | 'idle' | 'displaced' | 'drain'
+  readonly why: 'complete' | 'overflow' | 'client-gone' | 'idle' | 'displaced' | 'drain' | 'unauthorized'
   readonly record: UploadRecord
 }
 
@@ -234,6 +234,7 @@ export class UploadHold {
     if (offset === plan.length || !lock.isHeld()) return
     const record = await appender.commit({ offset, ...lengthOf(plan) })
     request.received(record)
+    if (request.mayGoOn?.() === false) this.#stopWith('unauthorized')
     const { records, settings } = this.#context
     const at = expiresAt(record, settings.expiry)
     if (lock.checkpoint) lock.checkpoint(record, at)
@@ -246,8 +247,8 @@ export class UploadHold {
   async #finish(appender: Appender, length: number, request: UploadRequest): Promise<UploadRecord> {
     const { record } = appender
     const whole = { ...record, mark: { ...record.mark, offset: length, length } }
-    await request.reauthorize()
     try {
+      await request.reauthorize()
       if (isPart(record.head)) await request.beforePartFinish?.(whole)
       else await request.beforeFinish(whole)
     } catch (error) {
