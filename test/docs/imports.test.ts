@@ -22,10 +22,14 @@ const notForStores = /^(?!fastify|@fastify|@tus\/server|pino|srvx|middie|node:ht
 const rules: Record<string, Rule> = {
   server: { ours: /^(server|stores)\//, others: anything },
   'server/host': {
-    ours: /^(server\/(hooks|protocol|uploads)\/|stores\/|server\/(errors|config|setting-kinds)\.ts$)/,
+    ours: /^(server\/(access|hooks|protocol|uploads)\/|stores\/|server\/(errors|config|setting-kinds)\.ts$)/,
     others: anything,
   },
-  'server/commands': { ours: /^(server\/config\.ts$|stores\/)/, others: anything },
+  'server/access': {
+    ours: /^(server\/(protocol|uploads)\/|server\/host\/request-facts\.ts$|stores\/contracts|server\/(config|errors|place|settings|setting-kinds)\.ts$)/,
+    others: anything,
+  },
+  'server/commands': { ours: /^(server\/(access\/|(config|setting-kinds)\.ts$)|stores\/)/, others: anything },
   'server/hooks': {
     ours: /^(server\/(protocol|uploads)\/|stores\/|server\/(errors|settings|setting-kinds)\.ts$)/,
     others: /^(node:|undici$)/,
