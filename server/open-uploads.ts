@@ -6,6 +6,7 @@ import { bootClock, steadyClock, wallClock } from '../stores/clock.ts'
 import { LockError, type Locker, type Now, type RecordStore } from '../stores/contracts.ts'
 import type { Durability } from '../stores/file/file-appender.ts'
 import { FileStore } from '../stores/file/file-store.ts'
+import type { RecordFeed } from '../stores/record-feed.ts'
 import type { RedisEvent } from '../stores/redis/redis-connection.ts'
 import type { RedisFailure } from '../stores/redis/redis-failure.ts'
 import type { ServerEvent, TidemarkServerOptions } from './host/server-options.ts'
@@ -54,6 +55,8 @@ interface Coordination {
 /** What a worker is given by its primary, which has the folder and keeps the locks. */
 export interface Team {
   readonly locker: Locker
+  /** What the workers tell each other of records. */
+  readonly feed: RecordFeed
   /** Whether this worker sweeps; one of them is enough. */
   readonly sweeps: boolean
   /** Fails when the primary does not live any more; else gives its time. */
@@ -143,7 +146,7 @@ async function coordinateInTeam(options: OpenUploadsOptions, team: Team): Promis
   })
   return {
     locker: team.locker,
-    records: new LmdbRecords({ directory: own, isExamined: true }),
+    records: new LmdbRecords({ directory: own, isExamined: true, feed: team.feed }),
     isShared: false,
     sweeps: team.sweeps,
     now: steadyClock(wallClock, bootClock(), now),
