@@ -69,6 +69,14 @@ export const errorTable = {
   'download-disabled': [403, 'downloads are switched off here'],
   'finished-termination-disabled': [403, 'a finished upload can not be terminated here'],
 
+  // Lists and progress
+  'query-invalid': [400, 'this can not be asked; docs/counting.md says what can'],
+  'owner-needed': [
+    403,
+    'lists show the uploads of whoever asks, and who asks has none; name the uploads by ?id=',
+  ],
+  'lists-away': [503, 'lists can not be told right now; try again'],
+
   // Passing conditions
   displaced: [423, 'another request wants this upload; ask with HEAD and go on from there'],
   locked: [423, 'this upload is in use by another request; try again'],

@@ -15,7 +15,9 @@ import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import type { Logger } from 'pino'
 import { asksFor, type Config, loadConfig, SettingError } from './config.ts'
 import { checkFolder, listenError, removeStaleSocket, StartError, storeError } from './host/start-checks.ts'
+import type { Uploads } from './open-uploads.ts'
 import { withoutSecrets } from './setting-kinds.ts'
+import { hasRoomForUploadsApi } from './settings.ts'
 import type { WorkerLink } from './workers/worker-link.ts'
 
 const link = await linkToPrimary()
@@ -52,7 +54,8 @@ async function serve(config: Config): Promise<void> {
     throw storeError(config, cause)
   })
   const page = config.showPage ? await loadPage(config) : undefined
-  const app = buildApp({ config, uploads, logger, ...(page && { page }) })
+  const uploadsApi = await loadUploadsApi(config, uploads)
+  const app = buildApp({ config, uploads, logger, uploadsApi, ...(page && { page }) })
   if (!link && config.unixSock !== undefined) await removeStaleSocket(config.unixSock)
   await listen(app, config).catch(async (error: unknown) => {
     await app.close()
@@ -158,6 +161,18 @@ async function loadPage(config: Config): Promise<FastifyPluginAsync> {
   const maxSize = maxSizeBytes > 0 ? { maxSize: maxSizeBytes } : {}
   const options = { root, endpoint, ...maxSize, disableDownload, disableTermination }
   return async (app) => void (await app.register(pages, options))
+}
+
+async function loadUploadsApi(config: Config, uploads: Uploads): Promise<FastifyPluginAsync | undefined> {
+  if (config.uploadsApi === 'off' || !hasRoomForUploadsApi(config.basePath)) return undefined
+  const { uploadsApi, corsHeaders } = await import('./host/uploads-api.ts')
+  const { corsAllowOrigin } = config
+  const options = {
+    uploads,
+    withoutLists: config.uploadsApi === 'named',
+    corsHeaders: (origin: string | undefined) => corsHeaders(corsAllowOrigin, origin),
+  }
+  return async (app) => void (await app.register(uploadsApi, options))
 }
 
 /** Undefined for a UNIX socket. */

@@ -13,7 +13,9 @@ import type { ServerEvent, TidemarkServerOptions } from './host/server-options.t
 import { TidemarkServer } from './host/tidemark-server.ts'
 import type { UploadRoom } from './host/upload-room.ts'
 import { ownFolder } from './place.ts'
+import { Counting } from './uploads/counting.ts'
 import { Sweeper } from './uploads/sweeper.ts'
+import { Watching } from './uploads/watching.ts'
 
 export interface OpenUploadsOptions
   extends Omit<TidemarkServerOptions, 'datastore' | 'locker' | 'records' | 'report' | 'now'> {
@@ -36,6 +38,10 @@ export type UploadsEvent = ServerEvent | { readonly is: 'redis'; readonly event:
 
 export interface Uploads extends UploadRoom {
   readonly server: TidemarkServer
+  /** How far uploads are, */
+  readonly counting: Counting
+  /** and what happens to them; ends when the room is drained. */
+  readonly watching: Watching
 }
 
 /** What decides who may write, and its end. */
@@ -83,16 +89,28 @@ export async function openUploads(options: OpenUploadsOptions, team?: Team): Pro
     await coordination.close()
     throw error
   }
+  const counting = new Counting({
+    bytes: server.engine.bytes,
+    records,
+    now,
+    expiry: server.engine.settings.expiry,
+  })
+  const watching = new Watching({ counting, records, now })
   coordination.onLoss((lost) => (lost === 'some' ? sweeper.walkSoon() : sweeper.sweepSoon()))
   if (coordination.sweeps) sweeper.start()
   return {
     server,
+    counting,
+    watching,
     handle: (req, res) => server.handle(req, res),
     checkReady: async () => {
       if (server.engine.isDraining) throw new Error('the server is being stopped')
       await records.check()
     },
-    drain: () => server.drain(),
+    drain: () => {
+      watching.close()
+      return server.drain()
+    },
     close: async () => {
       await sweeper.close()
       await server.close()
