@@ -77,22 +77,25 @@ export async function uploadsApi(app: FastifyInstance, options: UploadsApiOption
   }
 
   async function answer({ query, selection, view }: Asked): Promise<unknown> {
-    const { counting } = uploads
     if (selection.is === 'named') {
-      const counts = await counting.some(selection.ids)
-      const shown = counts.filter(({ record }) => selection.isShown(record))
+      const shown = await named(selection.ids, selection)
       if (!query.isOne) return { ...total(shown), uploads: shown.map((count) => view(count)) }
       if (shown[0] === undefined) throw new Refusal('not-found')
       return view(shown[0], true)
     }
     const { state, limit, after } = query
     const owner = selection.is === 'owner' ? selection.owner : undefined
-    return pageView(await counting.list({ owner, state, limit, after }), view)
+    return pageView(await uploads.counting.list({ owner, state, limit, after }), view)
+  }
+
+  async function named(ids: readonly string[], selection: Selection): Promise<Count[]> {
+    const counts = await uploads.counting.some(ids)
+    return counts.filter(({ record }) => selection.is === 'named' && selection.isShown(record))
   }
 
   async function stream(asked: Asked, req: IncomingMessage, reply: FastifyReply): Promise<FastifyReply> {
     const { query, selection, view } = asked
-    if (query.isOne && (await uploads.counting.some(query.ids!)).length === 0) throw new Refusal('not-found')
+    if (query.isOne && (await named(query.ids!, selection)).length === 0) throw new Refusal('not-found')
     const res = reply.raw
     const lastId = parseLastEventId(req.headers['last-event-id'])
     let open: EventStream | undefined

@@ -5,6 +5,7 @@
  * The one idea: of each upload a watcher is owed the latest state and nothing older. So a reader that is slow costs no
  * more than one that is fast, and who was owed too much is shown everything anew. While nobody watches, nothing runs.
  */
+import { setMaxListeners } from 'node:events'
 import type { Now, RecordNews, RecordStore, UploadRecord } from '../../stores/contracts.ts'
 import { Chronicle, type HappeningKind } from './chronicle.ts'
 import type { Count, Counting, CountPage } from './counting.ts'
@@ -95,6 +96,8 @@ export class Watching {
   constructor(parts: WatchingParts) {
     this.#parts = parts
     this.#tally = new Tally(parts.counting)
+    // Many may begin to watch at once; each waits for its turn, and for the end.
+    setMaxListeners(0, this.#closing.signal)
   }
 
   /** How many are watching. */
