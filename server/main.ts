@@ -17,7 +17,7 @@ import { asksFor, type Config, loadConfig, SettingError } from './config.ts'
 import { checkFolder, listenError, removeStaleSocket, StartError, storeError } from './host/start-checks.ts'
 import type { Uploads } from './open-uploads.ts'
 import { withoutSecrets } from './setting-kinds.ts'
-import { hasRoomForUploadsApi } from './settings.ts'
+import { hasUploadsApi } from './settings.ts'
 import type { WorkerLink } from './workers/worker-link.ts'
 
 const link = await linkToPrimary()
@@ -159,12 +159,13 @@ async function loadPage(config: Config): Promise<FastifyPluginAsync> {
   const root = fileURLToPath(new URL(isBuilt ? '../web' : '../dist/web', import.meta.url))
   const { basePath: endpoint, maxSizeBytes, disableDownload, disableTermination } = config
   const maxSize = maxSizeBytes > 0 ? { maxSize: maxSizeBytes } : {}
-  const options = { root, endpoint, ...maxSize, disableDownload, disableTermination }
+  const disableProgress = !hasUploadsApi(config)
+  const options = { root, endpoint, ...maxSize, disableDownload, disableTermination, disableProgress }
   return async (app) => void (await app.register(pages, options))
 }
 
 async function loadUploadsApi(config: Config, uploads: Uploads): Promise<FastifyPluginAsync | undefined> {
-  if (config.uploadsApi === 'off' || !hasRoomForUploadsApi(config.basePath)) return undefined
+  if (!hasUploadsApi(config)) return undefined
   const { uploadsApi, corsHeaders } = await import('./host/uploads-api.ts')
   const { corsAllowOrigin } = config
   const options = {

@@ -268,8 +268,10 @@ export const settings = {
 } as const
 
 /** Uploads go first where they could be meant. */
-export function hasRoomForUploadsApi(basePath: string): boolean {
-  return basePath !== '/' && basePath !== '/uploads/'
+const hasRoomForUploadsApi = (basePath: string): boolean => basePath !== '/' && basePath !== '/uploads/'
+
+export function hasUploadsApi({ uploadsApi, basePath }: Pick<Config, 'uploadsApi' | 'basePath'>): boolean {
+  return uploadsApi !== 'off' && hasRoomForUploadsApi(basePath)
 }
 
 type Settings = typeof settings

@@ -20,6 +20,8 @@ export interface PagesOptions {
   disableDownload?: boolean
   /** DELETE is refused, so the page sends none for what is cancelled. */
   disableTermination?: boolean
+  /** Nobody tells how far uploads are, so the page does not ask. */
+  disableProgress?: boolean
 }
 
 /**
@@ -96,9 +98,13 @@ function readIndex(root: string): string {
 
 function fillIn(
   html: string,
-  { endpoint, maxSize, disableDownload, disableTermination }: PagesOptions,
+  { endpoint, maxSize, disableDownload, disableTermination, disableProgress }: PagesOptions,
 ): string {
-  const disabled = [...(disableDownload ? ['download'] : []), ...(disableTermination ? ['termination'] : [])]
+  const disabled = [
+    ...(disableDownload ? ['download'] : []),
+    ...(disableTermination ? ['termination'] : []),
+    ...(disableProgress ? ['progress'] : []),
+  ]
   const contents = {
     'tidemark-endpoint': endpoint,
     'tidemark-max-size': maxSize === undefined ? '' : String(maxSize),

@@ -5,23 +5,28 @@ import './style.css'
 import './uppy.css'
 import { ConnectionBanner } from './connection.ts'
 import { uploadDeleter } from './deletion.ts'
-import { FinishedList } from './finished-list.ts'
 import { readSettings } from './settings.ts'
 import { takeTabSlot } from './tab-slot.ts'
+import { UploadFeed } from './upload-feed.ts'
+import { UploadTable } from './upload-table.ts'
 import { startUploader } from './uploader.ts'
 import { WaitingList } from './waiting-list.ts'
 
 const settings = readSettings()
-const finished = new FinishedList(settings)
-finished.start()
+const table = new UploadTable(settings, new UploadFeed(settings))
+table.start()
 
 const tabSlot = await takeTabSlot()
-const deleteUpload = uploadDeleter(settings)
+const deleteOnServer = uploadDeleter(settings)
+const deleteUpload = (url: string) => {
+  table.forget(url)
+  deleteOnServer(url)
+}
 const waiting = new WaitingList((files) => {
   for (const file of files) addFile(file)
 }, deleteUpload)
 const banner = new ConnectionBanner()
-const uppy = startUploader(settings, { tabSlot, banner, finished, waiting, deleteUpload })
+const uppy = startUploader(settings, { tabSlot, banner, table, waiting, deleteUpload })
 waiting.start()
 
 function addFile(file: File): void {

@@ -7,6 +7,8 @@ export interface PageSettings {
   canDownload: boolean
   /** Whether a cancelled upload may be deleted on the server. */
   canDelete: boolean
+  /** Whether the server tells how far uploads are. */
+  canFollow: boolean
 }
 
 export function readSettings(): PageSettings {
@@ -17,6 +19,7 @@ export function readSettings(): PageSettings {
     maxSizeBytes: maxSizeBytes > 0 ? maxSizeBytes : null,
     canDownload: !disabled.includes('download'),
     canDelete: !disabled.includes('termination'),
+    canFollow: !disabled.includes('progress'),
   }
 }
 
