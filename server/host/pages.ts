@@ -22,6 +22,8 @@ export interface PagesOptions {
   disableTermination?: boolean
   /** Nobody tells how far uploads are, so the page does not ask. */
   disableProgress?: boolean
+  /** How people sign in; the page asks for a token where they have to. */
+  auth?: 'none' | 'tokens' | 'jwt'
 }
 
 /**
@@ -98,7 +100,7 @@ function readIndex(root: string): string {
 
 function fillIn(
   html: string,
-  { endpoint, maxSize, disableDownload, disableTermination, disableProgress }: PagesOptions,
+  { endpoint, maxSize, disableDownload, disableTermination, disableProgress, auth = 'none' }: PagesOptions,
 ): string {
   const disabled = [
     ...(disableDownload ? ['download'] : []),
@@ -109,6 +111,7 @@ function fillIn(
     'tidemark-endpoint': endpoint,
     'tidemark-max-size': maxSize === undefined ? '' : String(maxSize),
     'tidemark-disabled': disabled.join(' '),
+    'tidemark-auth': auth,
   }
   return Object.entries(contents).reduce((filled, [name, content]) => fillMeta(filled, name, content), html)
 }

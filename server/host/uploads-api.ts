@@ -148,7 +148,7 @@ export async function uploadsApi(app: FastifyInstance, options: UploadsApiOption
     for (const [open, { req, end }] of [...streams]) {
       open.beat(patienceMs)
       const asker = await whoAsks?.(req).catch(() => undefined)
-      if (asker instanceof Refusal) end()
+      if (asker instanceof Refusal && asker.status < 500) end()
     }
   }
 
@@ -210,7 +210,7 @@ function refuse(error: unknown, request: FastifyRequest, reply: FastifyReply): F
   facts.code = refusal.code
   if (refusal.code === 'internal') facts.error = error
   if (refusal.status === 503) reply.header('retry-after', '2')
-  if (refusal.status === 401) reply.header('www-authenticate', 'Bearer')
+  if (refusal.challenge !== undefined) reply.header('www-authenticate', refusal.challenge)
   reply.code(refusal.status).type('text/plain; charset=utf-8')
   return reply.send(`${refusal.code}: ${refusal.message}\n`)
 }

@@ -9,6 +9,8 @@ export interface PageSettings {
   canDelete: boolean
   /** Whether the server tells how far uploads are. */
   canFollow: boolean
+  /** Whether the server asks who uploads. */
+  needsToken: boolean
 }
 
 export function readSettings(): PageSettings {
@@ -20,6 +22,7 @@ export function readSettings(): PageSettings {
     canDownload: !disabled.includes('download'),
     canDelete: !disabled.includes('termination'),
     canFollow: !disabled.includes('progress'),
+    needsToken: !['', 'none'].includes(metaContent('tidemark-auth')),
   }
 }
 

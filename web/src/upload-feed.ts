@@ -4,6 +4,7 @@
  * server, and a stream in every hidden tab would leave none for uploads.
  */
 import { isRecord } from './dom.ts'
+import type { SignIn } from './sign-in.ts'
 
 export type Counted = { is: 'moved'; offset: number } | { is: 'finished' } | { is: 'gone' }
 type OnCounted = (url: string, counted: Counted) => void
@@ -18,6 +19,7 @@ export class UploadFeed {
   /** Whether the server counts aloud right now. */
   isLive = false
   readonly #isOffered: boolean
+  readonly #signIn: SignIn
   #onCounted: OnCounted = () => {}
   #urls: string[] = []
   #reading: AbortController | undefined
@@ -25,8 +27,9 @@ export class UploadFeed {
   #timer: ReturnType<typeof setTimeout> | undefined
   #waitMs = comeBackMs.first
 
-  constructor({ canFollow }: { canFollow: boolean }) {
+  constructor({ canFollow }: { canFollow: boolean }, signIn: SignIn) {
     this.#isOffered = canFollow
+    this.#signIn = signIn
   }
 
   start(onCounted: OnCounted): void {
@@ -73,7 +76,11 @@ export class UploadFeed {
   }
 
   async #readEvents(url: URL, signal: AbortSignal): Promise<void> {
-    const answer = await fetch(url, { signal, headers: { Accept: 'text/event-stream' } })
+    const answer = await fetch(url, {
+      signal,
+      headers: { Accept: 'text/event-stream', ...this.#signIn.headers },
+    })
+    this.#signIn.answered(answer.status)
     if (!answer.ok || answer.body === null) return void (await answer.body?.cancel())
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader()
     let rest = ''

@@ -5,6 +5,7 @@
  */
 import { copyButton } from './copy-button.ts'
 import { announce, byId, formatSize, isRecord, make, storedList } from './dom.ts'
+import type { SignedDownloads } from './signed-downloads.ts'
 import type { Counted, UploadFeed } from './upload-feed.ts'
 
 export interface TableUpload {
@@ -17,6 +18,12 @@ export interface TableUpload {
   offset: number
 }
 
+/** Whether finished uploads can be downloaded; by links that are asked for where people sign in. */
+export interface Links {
+  readonly canDownload: boolean
+  readonly downloads: SignedDownloads | null
+}
+
 type Known = Pick<TableUpload, 'name' | 'sizeBytes' | 'url'>
 
 const keptAtMost = 200
@@ -27,16 +34,17 @@ const movingMs = 15_000
 
 export class UploadTable {
   #uploads: TableUpload[] = []
-  readonly #canDownload: boolean
+  readonly #links: Links
   readonly #feed: UploadFeed
   readonly #rows = new Map<string, Row>()
   readonly #movedAtMs = new Map<string, number>()
   #storing: ReturnType<typeof setTimeout> | undefined
 
-  constructor({ canDownload }: { canDownload: boolean }, feed: UploadFeed) {
-    this.#canDownload = canDownload
+  constructor(links: Links, feed: UploadFeed) {
+    this.#links = links
     this.#feed = feed
-    if (!canDownload) byId('uploads-empty').textContent = 'Your uploads will be listed here, in this browser.'
+    if (!links.canDownload)
+      byId('uploads-empty').textContent = 'Your uploads will be listed here, in this browser.'
   }
 
   start(): void {
@@ -146,7 +154,7 @@ export class UploadTable {
       this.#rows.delete(url)
     }
     for (const [index, upload] of this.#uploads.entries()) {
-      const row = this.#rows.get(upload.url) ?? new Row(upload, this.#canDownload)
+      const row = this.#rows.get(upload.url) ?? new Row(upload, this.#links)
       this.#rows.set(upload.url, row)
       row.show(upload, now - (this.#movedAtMs.get(upload.url) ?? Number.NEGATIVE_INFINITY) < movingMs)
       // Only what moved: a row that stays keeps the focus that is in it.
@@ -159,7 +167,7 @@ export class UploadTable {
 /** One line of the table. Its cells say what they are: on a phone they do not stand in columns. */
 class Row {
   readonly element: HTMLElement
-  readonly #canDownload: boolean
+  readonly #links: Links
   readonly #name = make('td', { class: 'upload-name' })
   readonly #state = make('td', { class: 'upload-state' })
   readonly #actions = make('td', { class: 'upload-actions' })
@@ -167,8 +175,8 @@ class Row {
   readonly #text = make('span', { class: 'quiet' })
   #shown: TableUpload['state'] | undefined
 
-  constructor({ url, name, sizeBytes }: TableUpload, canDownload: boolean) {
-    this.#canDownload = canDownload
+  constructor({ url, name, sizeBytes }: TableUpload, links: Links) {
+    this.#links = links
     this.#bar = make('progress', { max: '100', 'aria-label': `Progress of ${name}` })
     const size = make('td', { class: 'upload-size quiet' }, formatSize(sizeBytes))
     this.element = make('tr', { 'data-url': url }, this.#name, size, this.#state, this.#actions)
@@ -189,19 +197,39 @@ class Row {
 
   #build({ name, url, state }: TableUpload): void {
     this.element.dataset.state = state
-    const isLink = state === 'finished' && this.#canDownload
-    // `download` keeps the name that the file had here, and keeps this page open while other uploads run.
-    const link = isLink
-      ? make('a', { href: url, download: name, class: 'row-name' }, name)
-      : make('span', { class: 'row-name' }, name)
+    const { link, beside } =
+      state === 'finished' ? linkTo(name, url, this.#links) : { link: plainName(name), beside: [] }
     this.#name.replaceChildren(link)
-    this.#actions.replaceChildren(...(isLink ? [copyButton(name, url)] : []))
+    this.#actions.replaceChildren(...beside)
     if (state === 'open') this.#state.replaceChildren(this.#bar, this.#text)
     else {
       this.#text.textContent = state === 'finished' ? 'Finished' : 'No longer on the server'
       this.#state.replaceChildren(this.#text)
     }
   }
+}
+
+function linkTo(name: string, url: string, { canDownload, downloads }: Links) {
+  if (!canDownload) return { link: plainName(name), beside: [] }
+  if (downloads !== null) return signedLink(name, url, downloads)
+  // `download` keeps the name that the file had here, and keeps this page open while other uploads run.
+  const link = make('a', { href: url, download: name, class: 'row-name' }, name)
+  return { link, beside: [copyButton(name, url)] }
+}
+
+/** The link itself lets nobody in, so there is nothing to copy; a click asks for one that does. */
+function signedLink(name: string, url: string, downloads: SignedDownloads) {
+  const link = make('a', { href: url, class: 'row-name' }, name)
+  const problem = make('span', { class: 'problem', hidden: '' }, 'Not now')
+  link.addEventListener('click', async (event) => {
+    event.preventDefault()
+    problem.hidden = await downloads.begin(url, name)
+  })
+  return { link, beside: [problem] }
+}
+
+function plainName(name: string): HTMLElement {
+  return make('span', { class: 'row-name' }, name)
 }
 
 const roles = {
