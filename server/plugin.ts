@@ -4,6 +4,7 @@
  */
 import type { FastifyInstance } from 'fastify'
 import fastifyPlugin from 'fastify-plugin'
+import { whoAsksBy } from './access/who-asks.ts'
 import { factsOf } from './host/request-facts.ts'
 import type { TidemarkServer } from './host/tidemark-server.ts'
 import { isBelow, tusMount } from './host/tus-mount.ts'
@@ -28,7 +29,8 @@ export const tidemark = fastifyPlugin<TidemarkOptions>(
   async (app: FastifyInstance, { path = '/files', uploadsApi: api, ...options }) => {
     const uploads = await openUploads({ ...options, path })
     app.decorate('tidemark', uploads.server)
-    if (api) await app.register(uploadsApi, { ...api, uploads })
+    const { gate } = options
+    if (api) await app.register(uploadsApi, { ...(gate && { whoAsks: whoAsksBy(gate) }), ...api, uploads })
     const owns = isBelow(path)
     await app.register(tusMount, { room: uploads, owns })
     // Node would tell every client to go on; a refused upload would then be sent in full first.
