@@ -3,7 +3,7 @@ import type { UploadRecord } from '../../stores/contracts.ts'
 import { parseMetadata } from '../protocol/metadata.ts'
 import type { Count } from '../uploads/counting.ts'
 
-export interface PartView {
+interface PartView {
   readonly id: string
   readonly url: string
   readonly state: 'open' | 'finished' | 'failed'
@@ -58,7 +58,7 @@ export function viewOf(count: Count, { urlOf, mayName, withParts }: ViewOptions)
 }
 
 /** Nobody is told 100 while a byte is missing. */
-export function percentOf({ state, offset, length }: Count): number | null {
+function percentOf({ state, offset, length }: Count): number | null {
   if (state === 'finished') return 100
   if (length === undefined) return null
   return length === 0 ? 0 : Math.min(99.9, Math.floor((offset / length) * 1000) / 10)

@@ -16,7 +16,7 @@ export interface UploadsQuery {
   readonly after: ListPlace | undefined
 }
 
-export const idsAtMost = 100
+const idsAtMost = 100
 const limitAtMost = 100
 const defaultLimit = 50
 

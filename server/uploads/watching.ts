@@ -58,7 +58,7 @@ export interface WatchingParts {
 }
 
 /** The newest uploads that a snapshot shows. */
-export const shownAtMost = 100
+const shownAtMost = 100
 /** Who is owed more than this is shown everything anew. */
 const owedAtMost = 1000
 /** Names can be in there, and megabytes too: these are not remembered for those who read slowly. */

@@ -95,7 +95,7 @@ it(
 it('lists come back by themselves when Redis has lost everything', patience, async () => {
   const redis = await startRedis()
   onTestFinished(() => redis.stop())
-  const house = await startHouse({ uploads: { redisUrl: redis.url, sweepEveryMs: 200, leaseMs: 2000 } })
+  const house = await startHouse({ uploads: { redisUrl: redis.url, sweepEveryMs: 200 } })
   const ids = [
     await house.create('ann', { body: 'abc' }),
     await house.create('ann', { length: 5, body: 'ab' }),

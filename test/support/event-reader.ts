@@ -3,7 +3,7 @@
 import { request } from 'node:http'
 import { vi } from 'vitest'
 
-export interface ReadEvent {
+interface ReadEvent {
   readonly kind: string
   readonly id: string | undefined
   // biome-ignore lint/suspicious/noExplicitAny: whatever the server wrote; the test says what it is

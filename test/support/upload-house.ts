@@ -78,7 +78,7 @@ export async function startHouse(options: HouseOptions = {}): Promise<House> {
   const by = (who: string | undefined) => (who === undefined ? {} : { Authorization: `Bearer ${who}` })
   const idOf = (outcome: Awaited<ReturnType<typeof engine.create>>) => {
     if (outcome.is === 'created') return outcome.record.head.id
-    throw new Error(`it was not created but ${outcome.is}`)
+    throw new Error(`it was not created: ${JSON.stringify(outcome)}`)
   }
   return {
     url,
