@@ -82,6 +82,14 @@ export const errorTable = {
   'upload-stopped': [400, 'the upload was stopped, and removed, by the backend of this server'],
   'hook-failed': [500, 'the backend of this server could not be asked; try again'],
 
+  // Lists and progress
+  'query-invalid': [400, 'this can not be asked; docs/counting.md says what can'],
+  'owner-needed': [
+    403,
+    'lists show the uploads of whoever asks, and who asks has none; name the uploads by ?id=',
+  ],
+  'lists-away': [503, 'lists can not be told right now; try again'],
+
   // Passing conditions
   displaced: [423, 'another request wants this upload; ask with HEAD and go on from there'],
   locked: [423, 'this upload is in use by another request; try again'],

@@ -246,6 +246,15 @@ export const settings = {
     default: 'true',
     sentence: 'Serve the upload page at /.',
   }),
+  uploadsApi: define({
+    group: pages,
+    flag: 'uploads-api',
+    kind: oneOf('off', 'named', 'owner'),
+    default: 'owner',
+    sentence:
+      'What /uploads tells of progress: nothing; of uploads that are named by their ids; or lists too, to the owner of ' +
+      'the uploads and to those who may see all. Where nobody is asked who they are there are no lists.',
+  }),
 
   ...hookSettings,
 
@@ -264,6 +273,13 @@ export const settings = {
     sentence: 'One JSON object a line, or lines for people; auto is pretty on a terminal and JSON elsewhere.',
   }),
 } as const
+
+/** Uploads go first where they could be meant. */
+const hasRoomForUploadsApi = (basePath: string): boolean => basePath !== '/' && basePath !== '/uploads/'
+
+export function hasUploadsApi({ uploadsApi, basePath }: Pick<Config, 'uploadsApi' | 'basePath'>): boolean {
+  return uploadsApi !== 'off' && hasRoomForUploadsApi(basePath)
+}
 
 type Settings = typeof settings
 export type SettingKey = keyof Settings
@@ -305,6 +321,11 @@ export const rules: readonly Rule[] = [
     setting: 'basePath',
     breaks: ({ config }) => config.basePath === '/' && config.showPage,
     says: () => 'can not be / while the upload page is served there; add --show-page=false',
+  },
+  {
+    setting: 'uploadsApi',
+    breaks: ({ config }) => config.uploadsApi !== 'off' && !hasRoomForUploadsApi(config.basePath),
+    says: ({ name }) => `has no effect while ${name('basePath')} has that place; set it to off`,
   },
   {
     setting: 'expireMode',

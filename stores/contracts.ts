@@ -259,7 +259,10 @@ export interface Outbox {
  * - `put` never replaces a newer copy: the higher (generation, sequence) stays.
  * - `remove` takes the record and all its index entries; removing what is not there is no error.
  * - `lastWalk` answers what the last `noteWalk` said, on every server, or undefined when that was lost.
- * - `expiring`, `recent` and `ids` are hints: they may name uploads that are gone, never only what is there. Check the mark.
+ * - `list` shows no parts: they are shown with their final.
+ * - `watch` tells of what is put or removed afterwards, on every server, and of each upload in order; nothing is sent
+ *   anywhere while nobody watches. What may have been missed is said to be, and found by looking.
+ * - `expiring`, `recent`, `list` and `ids` are hints: they may name uploads that are gone, never only what is there. Check the mark.
  * - It may come back empty or older than it was; nothing here decides about an upload.
  * - When it cannot be reached every method fails with `unavailable` and nothing hangs.
  */
@@ -274,6 +277,13 @@ export interface RecordStore {
   expiring(now: number, limit: number): Promise<string[]>
   /** Newest creations first. */
   recent(limit: number): Promise<UploadRecord[]>
+  /**
+   * Newest creations first, from behind `after` on; of one owner, or of all. A page may hold fewer than `limit`, or none,
+   * and is the last one when it has no `next`.
+   */
+  list(query: ListQuery): Promise<RecordPage>
+  /** Tells `listener` what happens, until the returned function is called. Never fails; what is away comes back by itself. */
+  watch(listener: (news: RecordNews) => void): () => void
   /** Every id that has a record, in no order, perhaps twice; for the walk that finds records without an upload. */
   ids(): AsyncIterable<string>
   /** Names what is kept here; after a walk under another name records may have been lost. */
@@ -284,6 +294,31 @@ export interface RecordStore {
   /** Fails with `unavailable` when the store cannot be used now. */
   check(): Promise<void>
 }
+
+export interface ListQuery {
+  readonly owner?: string | undefined
+  readonly after?: ListPlace | undefined
+  readonly limit: number
+}
+
+/** The place of an upload in every list: its creation, in milliseconds since the epoch, and its id. */
+export type ListPlace = readonly [createdAt: number, id: string]
+
+export interface RecordPage {
+  readonly records: readonly UploadRecord[]
+  /** Where the next page begins; undefined behind the last upload. */
+  readonly next?: ListPlace
+}
+
+/**
+ * - `put`: there is a newer copy of the upload
+ * - `removed`: the upload is gone; with what was known of it last
+ * - `missed`: something may have happened that was not told
+ */
+export type RecordNews =
+  | { readonly is: 'put'; readonly record: UploadRecord }
+  | { readonly is: 'removed'; readonly id: string; readonly record?: UploadRecord | undefined }
+  | { readonly is: 'missed' }
 
 /** A walk through all uploads: when it began, and the epoch of the records at that moment. */
 export interface Walk {

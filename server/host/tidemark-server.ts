@@ -95,6 +95,11 @@ export class TidemarkServer extends Server {
     return progressOf(id, this.engine)
   }
 
+  /** The URL of an upload, as this request would be given it. */
+  urlOf(id: string, exchange: Exchange): string {
+    return this.#urls.locationOf(id, exchange)
+  }
+
   /** Ends running bodies at their last byte, answers them, and takes no new data. */
   drain(): Promise<void> {
     this.#hooks?.stopSoon()

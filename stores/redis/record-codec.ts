@@ -2,6 +2,7 @@
  * How a record stands in Redis: as arguments of the scripts that put it, and as entries of the indexes.
  */
 import { StoreError, type UploadRecord } from '../contracts.ts'
+import { isListed } from '../listed.ts'
 import type { RedisConnection } from './redis-connection.ts'
 import type { Script } from './scripts.ts'
 
@@ -36,8 +37,8 @@ export async function putWithHints(
     return connection.runScript(put.script, put.keys, put.args)
   })
   const [isPut, newerExpiresAt] = reply as [number, string?]
-  if (isPut === 0)
-    await putExpiry(connection, record.head.id, newerExpiresAt ? Number(newerExpiresAt) : undefined)
+  if (isPut === 1) connection.news.feed.tell({ is: 'put', record })
+  else await putExpiry(connection, record.head.id, newerExpiresAt ? Number(newerExpiresAt) : undefined)
 }
 
 /** Sends the index entries of an upload. Never fails. */
@@ -47,8 +48,12 @@ export async function putHints(
   expiresAt: number | undefined,
 ): Promise<void> {
   const { recent } = connection.keys
-  const added = connection.run((redis) => redis.zadd(recent, head.createdAt, head.id)).catch(() => {})
-  await Promise.all([added, putExpiry(connection, head.id, expiresAt)])
+  const indexes =
+    head.owner !== undefined && isListed(head) ? [recent, connection.keys.owned(head.owner)] : [recent]
+  const added = indexes.map((index) =>
+    connection.run((redis) => redis.zadd(index, head.createdAt, head.id)).catch(() => {}),
+  )
+  await Promise.all([...added, putExpiry(connection, head.id, expiresAt)])
 }
 
 async function putExpiry(
