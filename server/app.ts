@@ -19,11 +19,14 @@ import { answerExpectations } from './host/continue.ts'
 import { health } from './host/health.ts'
 import { refusalAnswer } from './host/refusals.ts'
 import { factsOf } from './host/request-facts.ts'
-import { logWhenClosed } from './host/request-log.ts'
+import { logWhenClosed, type RequestEnd } from './host/request-log.ts'
 import { RunningRequests } from './host/running-requests.ts'
 import { sendReply } from './host/send-reply.ts'
 import { isBelow, tusMount } from './host/tus-mount.ts'
 import type { UploadRoom } from './host/upload-room.ts'
+import { type MetricsEndpoint, metricsPage } from './metrics/endpoint.ts'
+import { kindOf, type RequestKind, type RequestTally } from './metrics/request-tally.ts'
+import { methodOf } from './protocol/tus.ts'
 import { pathOf } from './protocol/upload-url.ts'
 
 export interface AppParts {
@@ -32,6 +35,10 @@ export interface AppParts {
   readonly logger: Logger
   /** What is shown to people at `/`. */
   readonly page?: FastifyPluginAsync
+  /** Where requests are counted. */
+  readonly requests?: RequestTally
+  /** Where the counts can be read; without it they can not be read here. */
+  readonly metrics?: MetricsEndpoint | undefined
 }
 
 /** Metadata and concatenations travel in headers; Node's own limit is 16 KiB. */
@@ -45,8 +52,8 @@ const withoutSchemas = {
   compilersFactory: { buildValidator: () => () => () => true, buildSerializer: () => () => JSON.stringify },
 } as unknown as NonNullable<FastifyServerOptions['schemaController']>
 
-export function buildApp({ config, uploads, logger, page }: AppParts): FastifyInstance {
-  const isUploadUrl = uploadUrlTest(config.basePath)
+export function buildApp({ config, uploads, logger, page, requests, metrics }: AppParts): FastifyInstance {
+  const isUploadUrl = uploadUrlTest(config.basePath, metrics?.path)
   const running = new RunningRequests()
   let draining = false
 
@@ -73,6 +80,8 @@ export function buildApp({ config, uploads, logger, page }: AppParts): FastifyIn
     return refuse(request.raw, reply, isOurs ? 'internal' : 'request-malformed')
   })
   app.register(health, { uploads, isDraining: () => draining })
+  if (metrics)
+    app.register(metricsPage, { ...metrics, refuse: (raw, reply, { code }) => refuse(raw, reply, code) })
   if (page) app.register(page)
 
   // First no new connections, then an end to what runs, then the rooms: Fastify calls onClose after preClose is done.
@@ -102,7 +111,7 @@ export function buildApp({ config, uploads, logger, page }: AppParts): FastifyIn
     server.maxHeadersCount = 0
     const begin = (req: IncomingMessage, res: ServerResponse) => {
       running.add(req, res)
-      logWhenClosed(req, res, logger)
+      logWhenClosed(req, res, logger, requests && ((end) => count(requests, req, end)))
       res.setHeader('X-Request-ID', factsOf(req).requestId)
     }
     const onRequest = (req: IncomingMessage, res: ServerResponse) => {
@@ -119,8 +128,29 @@ export function buildApp({ config, uploads, logger, page }: AppParts): FastifyIn
         refuseRaw(req, res, 'expectation-unknown')
       },
     })
-    answerClientErrors(server, { running, allowedOrigins: config.corsAllowOrigin, logger })
+    answerClientErrors(server, {
+      ...{ running, allowedOrigins: config.corsAllowOrigin, logger },
+      onRefused: (status, code) => requests?.addUnread(status, code),
+    })
+    if (requests) {
+      server.on('connection', (socket) => {
+        requests.connections++
+        socket.once('close', () => requests.connections--)
+      })
+    }
     return server
+  }
+
+  function count(tally: RequestTally, req: IncomingMessage, { status, durationMs }: RequestEnd): void {
+    const method = methodOf(req.method ?? '', req.headers)
+    tally.add({ kind: kindOfRequest(req, method), method, status, code: factsOf(req).code, durationMs })
+  }
+
+  function kindOfRequest({ url = '/' }: IncomingMessage, method: string): RequestKind {
+    if (isUploadUrl(url)) return kindOf(method)
+    const path = pathOf(url)
+    if (path === metrics?.path) return 'metrics'
+    return path.startsWith('/health/') ? 'health' : 'page'
   }
 
   function refuseRaw(req: IncomingMessage, res: ServerResponse, code: ErrorCode): void {
@@ -151,12 +181,17 @@ function isHostClear({ rawHeaders, httpVersion }: IncomingMessage): boolean {
   return hosts === 1 || (hosts === 0 && httpVersion === '1.0')
 }
 
-/** `/files`, `/files/` and all below. At the root health checks keep their place; no id of an upload has a slash in it. */
-function uploadUrlTest(basePath: string): (url: string | undefined) => boolean {
+/**
+ * `/files`, `/files/` and all below. At the root health checks and metrics keep their place; no id of an upload has a
+ * slash in it.
+ */
+function uploadUrlTest(basePath: string, metricsPath = ''): (url: string | undefined) => boolean {
   const isBelowBase = isBelow(basePath)
   return (url = '/') =>
-    isBelowBase(url) && !(basePath === '/' && /^\/health\/(live|ready)$/.test(pathOf(url)))
+    isBelowBase(url) && !(basePath === '/' && (isHealth(pathOf(url)) || pathOf(url) === metricsPath))
 }
+
+const isHealth = (path: string) => /^\/health\/(live|ready)$/.test(path)
 
 /**
  * Closes everything within `timeoutMs`: who has not ended shortly before is cut off, so that the rooms have time left to

@@ -2,6 +2,7 @@
 import type { Logger } from 'pino'
 import proxyAddr from 'proxy-addr'
 import type { Config } from './config.ts'
+import type { Metrics } from './metrics/metrics.ts'
 import {
   type OpenUploadsOptions,
   openUploads,
@@ -11,7 +12,12 @@ import {
 } from './open-uploads.ts'
 import { placeOf } from './place.ts'
 
-export function assemble(config: Config, logger: Logger, team?: Team): Promise<Uploads> {
+/** `team` is for workers. What happens is counted in `metrics`. */
+export async function assemble(
+  config: Config,
+  logger: Logger,
+  { team, metrics }: { readonly team?: Team | undefined; readonly metrics?: Metrics } = {},
+): Promise<Uploads> {
   const { corsAllowOrigin: origins, redisUrl } = config
   const trusts = proxyAddr.compile([...config.trustedProxies])
   const options: OpenUploadsOptions = {
@@ -38,9 +44,15 @@ export function assemble(config: Config, logger: Logger, team?: Team): Promise<U
       leaseMs: config.leaseMs,
     }),
     describe: placeOf(config),
-    report: (event) => log(logger, event),
+    ...(metrics && { meter: metrics.meter }),
+    report: (event) => {
+      metrics?.note(event)
+      log(logger, event)
+    },
   }
-  return openUploads(options, team)
+  const uploads = await openUploads(options, team)
+  metrics?.watch(uploads.server.engine.bytes.outbox)
+  return uploads
 }
 
 const lines = {

@@ -66,6 +66,12 @@ export const wholeNumber = (min: number, max: number): Kind<number> => ({
   },
 })
 
+/** A port, or none. */
+export const optionalPort: Kind<number | undefined> = {
+  takes: '<number>',
+  parse: (value) => (value === '' ? undefined : wholeNumber(0, 65_535).parse(value)),
+}
+
 /** How many processes: a number, or `auto` for one on each core. */
 export const workers: Kind<number | 'auto'> = {
   takes: '<number>|auto',
@@ -176,6 +182,19 @@ export const basePath: Kind<string> = {
     const taken = ['/health/', '/assets/'].find((place) => path.startsWith(place))
     if (taken) throw new BadValue(`must not be below ${taken}, which has its own use`)
     return path
+  },
+}
+
+/** One path, without a slash at its end. */
+export const ownPath: Kind<string> = {
+  takes: '<path>',
+  parse(value) {
+    if (!/^(\/[A-Za-z0-9._~-]+)+$/.test(value) || /\/\.{1,2}(\/|$)/.test(value)) {
+      throw new BadValue('must be a path such as /metrics, of letters, digits and . _ ~ -')
+    }
+    const taken = ['/health', '/assets'].find((place) => `${value}/`.startsWith(`${place}/`))
+    if (taken) throw new BadValue(`must not be below ${taken}, which has its own use`)
+    return value
   },
 }
 

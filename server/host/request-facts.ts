@@ -13,6 +13,8 @@ export interface RequestFacts {
   /** The client holds its body back until it is told to go on (`Expect: 100-continue`). */
   expectsContinue: boolean
   uploadId?: string
+  /** Whom the request was authorised as. */
+  owner?: string | undefined
   /** The code of a refusal, from the table of errors. */
   code?: string
   /** Bytes of the body that were taken. */

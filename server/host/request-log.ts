@@ -6,20 +6,34 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Logger } from 'pino'
 import { factsOf } from './request-facts.ts'
 
+/** How a request ended; without a status when it was cut. */
+export interface RequestEnd {
+  readonly status: number | undefined
+  readonly durationMs: number
+}
+
 /** Call once for every request, before anything can end it. */
-export function logWhenClosed(req: IncomingMessage, res: ServerResponse, logger: Logger): void {
+export function logWhenClosed(
+  req: IncomingMessage,
+  res: ServerResponse,
+  logger: Logger,
+  onEnd?: (end: RequestEnd) => void,
+): void {
   const facts = factsOf(req)
   const startedAt = performance.now()
   res.once('close', () => {
     const status = facts.status ?? (res.headersSent ? res.statusCode : undefined)
+    const durationMs = Math.round((performance.now() - startedAt) * 10) / 10
+    onEnd?.({ status, durationMs })
     const line = {
       requestId: facts.requestId,
       method: req.method,
       url: loggedUrl(req.url ?? ''),
       status,
-      durationMs: Math.round((performance.now() - startedAt) * 10) / 10,
+      durationMs,
       ...(res.writableFinished || facts.status !== undefined ? {} : { aborted: true }),
       uploadId: facts.uploadId,
+      owner: facts.owner,
       bytesReceived: facts.bytesReceived,
       offset: facts.offset,
       code: facts.code,

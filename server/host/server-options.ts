@@ -2,6 +2,7 @@
 import type { ServerOptions } from '@tus/server'
 import type { DataStore } from '@tus/utils'
 import type { ByteStore, Now, RecordStore } from '../../stores/contracts.ts'
+import type { Meter } from '../../stores/meter.ts'
 import type { EngineSettings } from '../uploads/engine.ts'
 import type { EngineEvent } from '../uploads/hold.ts'
 import type { ToldEvent } from './audiences.ts'
@@ -38,6 +39,8 @@ export interface TidemarkServerOptions
   readonly onUploadEvent?: (event: ToldEvent) => Promise<void> | void
   /** Whose `X-Forwarded-*` count, when `respectForwardedHeaders` is set. Default: everybody's. */
   readonly trustsProxy?: (address: string) => boolean
+  /** Where it is counted what happens. */
+  readonly meter?: Meter
   /** Told of what an operator should know. */
   readonly report?: (event: ServerEvent) => void
 }

@@ -49,6 +49,7 @@ export class TidemarkServer extends Server {
       audiences: audiencesOf(options, this.#events, (id) => this.#ownRequest(id)),
       report: (event) => options.report?.(event),
       ...(options.now && { now: options.now }),
+      ...(options.meter && { meter: options.meter }),
       settings: {
         expiry: expiryOf(options),
         idleMs: options.networkTimeoutMs ?? 60_000,

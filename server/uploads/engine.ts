@@ -14,6 +14,7 @@ import {
   type UploadHead,
   type UploadRecord,
 } from '../../stores/contracts.ts'
+import { Meter } from '../../stores/meter.ts'
 import { Refusal } from '../errors.ts'
 import type { AppendCommand, ConcatCommand, CreateCommand, Outcome } from '../protocol/messages.ts'
 import { Receiver } from './byte-path.ts'
@@ -21,6 +22,7 @@ import { type Concatenator, concatenatorOf } from './concat.ts'
 import { type EngineEvent, type Filled, type HoldContext, UploadHold } from './hold.ts'
 import { isPart, isWaiting } from './kin.ts'
 import { Lifetime } from './lifetime.ts'
+import { metered } from './metered-locker.ts'
 import { answerOf, outcomeOf, overflowOf, retryAfterS } from './outcomes.ts'
 import { Pulse } from './pulse.ts'
 import { type Expiry, expiresAt, refuseAppend, refuseCreate } from './rules.ts'
@@ -48,6 +50,8 @@ export interface EngineParts {
   /** Who is told what happened to uploads; default nobody. */
   readonly audiences?: readonly Audience[]
   readonly pulse?: Pulse
+  /** Where it is counted what happens. */
+  readonly meter?: Meter
   /** What time it is for all that expires; the same for the byte store. Default: the wall clock. */
   readonly now?: Now
 }
@@ -57,10 +61,13 @@ export class UploadEngine implements HoldContext {
   readonly records: RecordStore | undefined
   readonly settings: EngineSettings
   readonly pulse: Pulse
+  readonly meter: Meter
   readonly now: Now
   readonly report: (event: EngineEvent) => void
   readonly teller: Teller
   readonly #locker: Locker
+  /** For requests. */
+  readonly #metered: Pick<Locker, 'acquire' | 'untilFree'>
   readonly #lifetime: Lifetime
   readonly #concat: Concatenator | undefined
   readonly #holds = new Set<UploadHold>()
@@ -74,19 +81,21 @@ export class UploadEngine implements HoldContext {
     this.settings = parts.settings
     this.report = parts.report
     this.pulse = parts.pulse ?? new Pulse()
+    this.meter = parts.meter ?? new Meter()
     this.now = parts.now ?? (() => Date.now())
     this.#locker = parts.locker
-    const { bytes, records, settings, pulse, report, now } = this
+    this.#metered = metered(parts.locker, this.meter)
+    const { bytes, records, settings, pulse, meter, report, now } = this
     const { locker, ownRequest, audiences = [] } = parts
     const draining = this.#draining.signal
-    this.teller = new Teller({ bytes, locker, audiences, draining, report, now })
+    this.teller = new Teller({ bytes, locker, audiences, draining, report, now, meter })
     this.#lifetime = new Lifetime({
-      ...{ bytes, records, settings, locker, draining, report },
+      ...{ bytes, records, settings, locker, draining, report, meter },
       teller: this.teller,
       concat: () => this.#concat,
     })
     this.#concat = concatenatorOf({
-      ...{ bytes, records, settings, pulse, report, now, locker, ownRequest, draining },
+      ...{ bytes, records, settings, pulse, meter, report, now, locker, ownRequest, draining },
       teller: this.teller,
       remove: (id) => this.#lifetime.remove(id),
       expire: (id, now) => this.#lifetime.expire(id, now),
@@ -224,7 +233,7 @@ export class UploadEngine implements HoldContext {
     if (this.bytes.wavers) return this.#holding(id, request, answer)
     // A mark only grows: once the holder has let go, whoever comes meanwhile can not make the answer wrong.
     const draining = this.#draining.signal
-    const hadToWait = await (request.locker ?? this.#locker).untilFree(id, {
+    const hadToWait = await (request.locker ?? this.#metered).untilFree(id, {
       timeoutMs: this.settings.acquireLockTimeoutMs,
       get signal() {
         return draining.aborted ? request.signal : AbortSignal.any([request.signal, draining])
@@ -375,9 +384,9 @@ export class UploadEngine implements HoldContext {
   ): Promise<Outcome> {
     const hold = new UploadHold(this, id)
     const draining = this.#draining.signal
-    this.#holds.add(hold)
+    this.meter.held = this.#holds.add(hold).size
     try {
-      const lock = await (request.locker ?? this.#locker).acquire(id, {
+      const lock = await (request.locker ?? this.#metered).acquire(id, {
         timeoutMs: this.settings.acquireLockTimeoutMs,
         // Only asked for when there is somebody to wait for.
         get signal() {
@@ -391,6 +400,7 @@ export class UploadEngine implements HoldContext {
     } finally {
       await hold.release()
       this.#holds.delete(hold)
+      this.meter.held = this.#holds.size
       if (this.#holds.size === 0) this.#onIdle?.()
     }
   }

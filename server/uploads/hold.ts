@@ -4,6 +4,7 @@
  */
 import type { Appender, Lock, RecordStore, UploadRecord } from '../../stores/contracts.ts'
 import { StoreError } from '../../stores/contracts.ts'
+import type { Meter } from '../../stores/meter.ts'
 import { Refusal } from '../errors.ts'
 import type { ExpectedChecksum } from '../protocol/messages.ts'
 import { type Ended, Receiver, type StopReason } from './byte-path.ts'
@@ -49,6 +50,7 @@ export interface HoldContext {
   readonly records: RecordStore | undefined
   readonly settings: EngineSettings
   readonly pulse: Pulse
+  readonly meter: Meter
   readonly teller: Teller
   readonly report: (event: EngineEvent) => void
 }
@@ -127,6 +129,7 @@ export class UploadHold {
       ended.offset === plan.length
         ? await this.#finish(appender, plan.length, request)
         : await appender.commit({ offset: ended.offset, ...lengthOf(plan), last: true })
+    this.#context.meter.marks++
     this.#record = record
     return this.#filled(ended, record)
   }
@@ -178,7 +181,7 @@ export class UploadHold {
   }
 
   async #receive(appender: Appender, plan: FillPlan, request: UploadRequest): Promise<Ended> {
-    const { settings, pulse } = this.#context
+    const { settings, pulse, meter } = this.#context
     if (this.#stop) return { why: 'stopped', reason: this.#stop, offset: plan.offset }
     const lock = this.#lock!
     if (plan.checksum && !('is' in plan.checksum)) this.#digest = startDigest(plan.checksum.algorithm)
@@ -196,6 +199,7 @@ export class UploadHold {
       leastBytesPerSecond: settings.leastBytesPerSecond,
     })
     this.#receiver = receiver
+    meter.bodyBegins(receiver)
     const onLost = () => receiver.stop('lease-lost')
     lock.lost.addEventListener('abort', onLost)
     if (lock.lost.aborted) onLost()
@@ -203,6 +207,7 @@ export class UploadHold {
       return await receiver.done
     } finally {
       lock.lost.removeEventListener('abort', onLost)
+      meter.bodyEnds(receiver)
     }
   }
 
@@ -216,6 +221,7 @@ export class UploadHold {
     const lock = this.#lock!
     if (offset === plan.length || !lock.isHeld()) return
     const record = await appender.commit({ offset, ...lengthOf(plan) })
+    this.#context.meter.marks++
     request.received(record)
     const { records, settings } = this.#context
     const at = expiresAt(record, settings.expiry)

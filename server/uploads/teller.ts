@@ -19,6 +19,7 @@ import {
   type UploadHead,
   type UploadRecord,
 } from '../../stores/contracts.ts'
+import type { Meter } from '../../stores/meter.ts'
 import { isPart } from './kin.ts'
 import { newRecord } from './rules.ts'
 import { Slots } from './slots.ts'
@@ -44,6 +45,7 @@ export interface TellerOptions {
   readonly draining: AbortSignal
   readonly report: (event: TellerEvent) => void
   readonly now: Now
+  readonly meter?: Meter
 }
 
 export type TellerEvent =
@@ -116,7 +118,9 @@ export class Teller {
     const record = newRecord(head, length)
     await this.note('created', record)
     try {
-      return await bytes.create(head, length)
+      const appender = await bytes.create(head, length)
+      if (this.#options.meter) this.#options.meter.created++
+      return appender
     } catch (error) {
       await this.#takeBack('created', record)
       throw error
@@ -130,7 +134,9 @@ export class Teller {
   async finishing(record: UploadRecord, finish: () => Promise<UploadRecord>): Promise<UploadRecord> {
     await this.note('finished', record)
     try {
-      return await finish()
+      const finished = await finish()
+      if (this.#options.meter) this.#options.meter.finished++
+      return finished
     } catch (error) {
       await this.#giveUp('finished', record).catch(() => undefined)
       throw error
@@ -143,6 +149,7 @@ export class Teller {
     await this.note('terminated', record)
     try {
       await remove()
+      if (this.#options.meter) this.#options.meter.terminated++
     } catch (error) {
       // Any other failure may have come after the end of the upload.
       if (error instanceof StoreError && error.code === 'superseded')

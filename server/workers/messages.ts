@@ -3,6 +3,7 @@
  * Lists are about locks (stores/local/lock-messages.ts).
  */
 import type { LockReply, LockRequest } from '../../stores/local/lock-messages.ts'
+import type { Measured } from '../metrics/metrics.ts'
 
 export type FromWorker =
   | readonly LockRequest[]
@@ -11,6 +12,10 @@ export type FromWorker =
   | { readonly is: 'listening'; readonly port: number | undefined }
   /** It can not start, and waits to be ended; `message` is a sentence for whoever started the server. */
   | { readonly is: 'refused'; readonly message: string }
+  /** What it has counted, for the round that asked. */
+  | { readonly is: 'measured'; readonly round: number; readonly measured: readonly Measured[] }
+  /** It is asked for what all workers have counted. */
+  | { readonly is: 'gather'; readonly question: number }
   /** It does not hang. */
   | { readonly is: 'beat' }
 
@@ -18,6 +23,12 @@ export type FromPrimary =
   | readonly LockReply[]
   | { readonly is: 'joined'; readonly now: number }
   | { readonly is: 'stop' }
+  | { readonly is: 'measure'; readonly round: number }
+  | {
+      readonly is: 'gathered'
+      readonly question: number
+      readonly measured: readonly (readonly Measured[])[]
+    }
 
 /** How often a worker says that it does not hang; the primary counts as often who was silent. */
 export const beatEveryMs = 2_000

@@ -3,6 +3,7 @@
  * nobody keeps any more, and its end is what the next server on the folder waits for.
  */
 import { WorkerLocker } from '../../stores/local/worker-locker.ts'
+import type { Measured } from '../metrics/metrics.ts'
 import type { Team } from '../open-uploads.ts'
 import { beatEveryMs, type FromPrimary, type FromWorker } from './messages.ts'
 
@@ -14,6 +15,9 @@ export class WorkerLink implements Team {
   readonly #process: NodeJS.Process
   #onJoined: ((joined: { now: number }) => void) | undefined
   #onStop: (() => void) | undefined
+  #measure: (() => Promise<readonly Measured[]>) | undefined
+  readonly #questions = new Map<number, (measured: readonly (readonly Measured[])[]) => void>()
+  #questionCount = 0
   #isStopped = false
 
   constructor(number: number, ownProcess: NodeJS.Process) {
@@ -50,13 +54,36 @@ export class WorkerLink implements Team {
     if (this.#isStopped) listener()
   }
 
+  /** Says how to learn what this worker has counted. */
+  onMeasure(measure: () => Promise<readonly Measured[]>): void {
+    this.#measure = measure
+  }
+
+  /** What all workers have counted. */
+  gather(): Promise<readonly (readonly Measured[])[]> {
+    return new Promise((resolve) => {
+      const question = ++this.#questionCount
+      this.#questions.set(question, resolve)
+      this.#say({ is: 'gather', question })
+    })
+  }
+
   #hear(message: FromPrimary): void {
     if (!('is' in message)) this.locker.receive(message)
     else if (message.is === 'joined') this.#onJoined?.(message)
-    else {
+    else if (message.is === 'measure') void this.#tellMeasured(message.round)
+    else if (message.is === 'gathered') {
+      this.#questions.get(message.question)?.(message.measured)
+      this.#questions.delete(message.question)
+    } else {
       this.#isStopped = true
       this.#onStop?.()
     }
+  }
+
+  async #tellMeasured(round: number): Promise<void> {
+    const measured = (await this.#measure?.().catch(() => [])) ?? []
+    this.#say({ is: 'measured', round, measured })
   }
 
   #say(message: FromWorker): void {

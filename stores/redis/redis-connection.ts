@@ -7,6 +7,7 @@
  * one command timeout. The connections heal by themselves.
  */
 import type { Redis, RedisOptions } from 'ioredis'
+import type { Meter, Spread } from '../meter.ts'
 import { Keys } from './keys.ts'
 import type { ClientOptions } from './redis-client.ts'
 import { RedisCluster } from './redis-cluster.ts'
@@ -31,6 +32,8 @@ export interface RedisConnectionOptions {
   readonly commandTimeoutMs?: number
   /** Certificates and the like, for `rediss`. */
   readonly tls?: NonNullable<RedisOptions['tls']>
+  /** Where it is counted how long commands take. */
+  readonly meter?: Meter
   /** Is told what changes, once for each change. */
   readonly report?: (event: RedisEvent) => void
 }
@@ -52,6 +55,7 @@ export class RedisConnection {
   readonly keys: Keys
   readonly commandTimeoutMs: number
   readonly #target: RedisTarget
+  readonly #times: Spread | undefined
   readonly #clientOptions: ClientOptions
   readonly #listeners = new Set<(event: RedisEvent) => void>()
   /** What the servers with the data identify themselves by. */
@@ -73,6 +77,7 @@ export class RedisConnection {
       commandTimeoutMs: this.commandTimeoutMs,
       tls: options.tls,
     }
+    this.#times = options.meter?.redisCommands
     if (options.report) this.#listeners.add(options.report)
   }
 
@@ -113,11 +118,14 @@ export class RedisConnection {
   async run<T>(work: (redis: Redis) => Promise<T>): Promise<T> {
     const home = this.#home
     if (home === undefined || !home.isUsable) throw this.#away()
+    const startedAt = performance.now()
     try {
       return await work(home.commands)
     } catch (error) {
       home.onFailure(error)
       throw asStoreError(error, this.#target.shown)
+    } finally {
+      this.#times?.add(performance.now() - startedAt)
     }
   }
 
