@@ -129,7 +129,7 @@ export class UploadHold {
       ended.offset === plan.length
         ? await this.#finish(appender, plan.length, request)
         : await appender.commit({ offset: ended.offset, ...lengthOf(plan), last: true })
-    this.#context.meter.marks++
+    if (ended.offset > plan.offset) this.#context.meter.marks++
     this.#record = record
     return this.#filled(ended, record)
   }
