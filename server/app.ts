@@ -13,7 +13,7 @@ import fastify, {
 } from 'fastify'
 import type { Logger } from 'pino'
 import type { Config } from './config.ts'
-import type { ErrorCode } from './errors.ts'
+import { type ErrorCode, Refusal } from './errors.ts'
 import { answerClientErrors } from './host/client-errors.ts'
 import { answerExpectations } from './host/continue.ts'
 import { health } from './host/health.ts'
@@ -26,6 +26,7 @@ import { isBelow, tusMount } from './host/tus-mount.ts'
 import type { UploadRoom } from './host/upload-room.ts'
 import { type MetricsEndpoint, metricsPage } from './metrics/endpoint.ts'
 import { kindOf, type RequestKind, type RequestTally } from './metrics/request-tally.ts'
+import { maxHeaderBytes } from './protocol/header-limit.ts'
 import { methodOf } from './protocol/tus.ts'
 import { pathOf } from './protocol/upload-url.ts'
 
@@ -41,8 +42,6 @@ export interface AppParts {
   readonly metrics?: MetricsEndpoint | undefined
 }
 
-/** Metadata and concatenations travel in headers; Node's own limit is 16 KiB. */
-const maxHeaderBytes = 128 * 1024
 /** Longer than the 60 s for which proxies keep idle connections, or they would send requests into a closing one. */
 const keepAliveTimeoutMs = 75_000
 const headersTimeoutMs = 60_000
@@ -80,8 +79,7 @@ export function buildApp({ config, uploads, logger, page, requests, metrics }: A
     return refuse(request.raw, reply, isOurs ? 'internal' : 'request-malformed')
   })
   app.register(health, { uploads, isDraining: () => draining })
-  if (metrics)
-    app.register(metricsPage, { ...metrics, refuse: (raw, reply, { code }) => refuse(raw, reply, code) })
+  if (metrics) app.register(metricsPage, { ...metrics, refuse })
   if (page) app.register(page)
 
   // First no new connections, then an end to what runs, then the rooms: Fastify calls onClose after preClose is done.
@@ -153,23 +151,23 @@ export function buildApp({ config, uploads, logger, page, requests, metrics }: A
     return path.startsWith('/health/') ? 'health' : 'page'
   }
 
-  function refuseRaw(req: IncomingMessage, res: ServerResponse, code: ErrorCode): void {
-    const { status, headers, body } = refusalAnswer(code, config.corsAllowOrigin, req.headers.origin)
+  function refuseRaw(req: IncomingMessage, res: ServerResponse, refused: ErrorCode | Refusal): void {
+    const { status, headers, body } = refusalAnswer(refused, config.corsAllowOrigin, req.headers.origin)
     const facts = factsOf(req)
-    facts.code = code
+    facts.code = codeOf(refused)
     const reply = { is: 'answer', status, headers: { ...headers, Connection: 'close' }, body } as const
     sendReply(req, res, reply, { facts, isEnding: draining }).catch(() => res.destroy())
   }
 
-  function refuse(req: IncomingMessage, reply: FastifyReply, code: ErrorCode): FastifyReply {
+  function refuse(req: IncomingMessage, reply: FastifyReply, refused: ErrorCode | Refusal): FastifyReply {
     // Fastify would end the connection while the body still comes, and the client would never see why.
     if (!req.complete) {
       reply.hijack()
-      refuseRaw(req, reply.raw, code)
+      refuseRaw(req, reply.raw, refused)
       return reply
     }
-    const { status, headers, body } = refusalAnswer(code, config.corsAllowOrigin, req.headers.origin)
-    factsOf(req).code = code
+    const { status, headers, body } = refusalAnswer(refused, config.corsAllowOrigin, req.headers.origin)
+    factsOf(req).code = codeOf(refused)
     return reply.code(status).headers(headers).send(body)
   }
 }
@@ -189,6 +187,10 @@ function uploadUrlTest(basePath: string, metricsPath = ''): (url: string | undef
   const isBelowBase = isBelow(basePath)
   return (url = '/') =>
     isBelowBase(url) && !(basePath === '/' && (isHealth(pathOf(url)) || pathOf(url) === metricsPath))
+}
+
+function codeOf(refused: ErrorCode | Refusal): ErrorCode {
+  return refused instanceof Refusal ? refused.code : refused
 }
 
 const isHealth = (path: string) => /^\/health\/(live|ready)$/.test(path)
