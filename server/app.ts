@@ -4,6 +4,7 @@
  * What all requests have in common is said here: how connections live, who is logged, how Node's own refusals sound.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { isIP } from 'node:net'
 import fastify, {
   type FastifyError,
   type FastifyInstance,
@@ -68,7 +69,8 @@ export function buildApp({ config, uploads, logger, page, requests, metrics }: A
   })
 
   app.addHook('onRequest', (request, _reply, done) => {
-    factsOf(request.raw).remoteAddress = request.ip
+    // A proxy hands on what the client wrote, which may be any text.
+    if (isIP(request.ip) > 0) factsOf(request.raw).remoteAddress = request.ip
     done()
   })
   app.register(tusMount, { room: uploads, owns: isUploadUrl })

@@ -50,14 +50,19 @@ function levelOf(status = 0, error: unknown, isRoutine = false): 'debug' | 'info
   return status > 500 ? 'warn' : 'info'
 }
 
-/** The URL with the names of its query, without their values: `/files/?token`. */
+/**
+ * The URL with the names of its query, without their values: `/files/?token`. What stands there without a name may be a
+ * secret itself, and so may what stands before a host: `http://user:password@host/`.
+ */
 function loggedUrl(url: string): string {
   const at = url.indexOf('?')
-  const path = (at < 0 ? url : url.slice(0, at)).slice(0, 1024)
+  const path = (at < 0 ? url : url.slice(0, at)).slice(0, 1024).replace(userInfo, '$1')
   if (at < 0) return path
   const names = url
     .slice(at + 1, at + 1025)
     .split('&')
-    .map((pair) => pair.split('=', 1)[0])
+    .map((pair) => (pair.includes('=') ? pair.split('=', 1)[0] : '*'))
   return `${path}?${names.join('&')}`
 }
+
+const userInfo = /^([a-z][a-z0-9+.-]*:\/\/)[^/]*@/i
