@@ -24,6 +24,12 @@ export interface Measured {
 /** Notes that are looked at in one scrape; those that are known already cost nothing. */
 const notesAtOnce = 200
 
+/** What is shown with a 0 before it happens; the others come when they do. */
+const failures = [
+  ...(['request-failed', 'record-failed', 'sweep-failed', 'assembly-failed', 'left-behind'] as const),
+  ...(['telling-failed', 'outbox-failed', 'listener-failed', 'unlock-failed'] as const),
+] satisfies readonly UploadsEvent['is'][]
+
 export class Metrics {
   readonly meter = new Meter()
   readonly requests = new RequestTally()
@@ -38,7 +44,7 @@ export class Metrics {
     this.#events = {
       displaced: 0,
       rewinds: 0,
-      failures: new Counts(),
+      failures: new Counts(failures),
       redisOutages: 0,
       redisReplaced: 0,
       isRedisThere: hasRedis ? true : undefined,

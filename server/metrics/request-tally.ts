@@ -31,11 +31,11 @@ export class RequestTally {
   connections = 0
   /** By method, of uploads alone, as tusd counts them. */
   readonly byMethod = new Counts([...methods, 'other'])
-  /** By `status code`. */
-  readonly errors = new Counts()
+  /** By `status code`. What appears with its first count is no increase for Prometheus: so all are there from the start. */
+  readonly errors = new Counts(Object.entries(errorTable).map(([code, [status]]) => `${status} ${code}`))
   /** By `kind status`. */
   readonly byKind = new Counts()
-  readonly refusals = new Counts()
+  readonly refusals = new Counts(Object.keys(errorTable))
   readonly durations = new Map(requestKinds.map((kind) => [kind, new Spread(durationsS)]))
 
   add({ kind, method, status, code, durationMs }: EndedRequest): void {
