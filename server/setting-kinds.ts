@@ -230,7 +230,7 @@ export const origins: Kind<'*' | RegExp> = {
             'or a regular expression that begins with ^',
         )
       }
-      return origin.toLowerCase().replaceAll('.', '\\.').replaceAll('*', '[^./:]+')
+      return origin.toLowerCase().replaceAll('.', '\\.').replaceAll('*', '[\\w-]+')
     })
     return wholeOrigin(patterns.join('|'))
   },
