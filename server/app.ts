@@ -13,8 +13,11 @@ import fastify, {
   type FastifyServerOptions,
 } from 'fastify'
 import type { Logger } from 'pino'
+import { requireAdmin } from './access/admin.ts'
+import type { Gate } from './access/gate.ts'
+import { accessRoutes } from './access/routes.ts'
 import type { Config } from './config.ts'
-import { type ErrorCode, Refusal } from './errors.ts'
+import type { ErrorCode } from './errors.ts'
 import { answerClientErrors } from './host/client-errors.ts'
 import { answerExpectations } from './host/continue.ts'
 import { health } from './host/health.ts'
@@ -35,6 +38,8 @@ export interface AppParts {
   readonly config: Config
   readonly uploads: UploadRoom
   readonly logger: Logger
+  /** Who is let in; undefined where everybody is. */
+  readonly gate?: Gate | undefined
   /** What is shown to people at `/`. */
   readonly page?: FastifyPluginAsync
   /** Where requests are counted. */
@@ -52,7 +57,15 @@ const withoutSchemas = {
   compilersFactory: { buildValidator: () => () => () => true, buildSerializer: () => () => JSON.stringify },
 } as unknown as NonNullable<FastifyServerOptions['schemaController']>
 
-export function buildApp({ config, uploads, logger, page, requests, metrics }: AppParts): FastifyInstance {
+export function buildApp({
+  config,
+  uploads,
+  logger,
+  page,
+  gate,
+  requests,
+  metrics,
+}: AppParts): FastifyInstance {
   const isUploadUrl = uploadUrlTest(config.basePath, metrics?.path)
   const running = new RunningRequests()
   let draining = false
@@ -80,8 +93,9 @@ export function buildApp({ config, uploads, logger, page, requests, metrics }: A
     if (isOurs) factsOf(request.raw).error = error
     return refuse(request.raw, reply, isOurs ? 'internal' : 'request-malformed')
   })
+  app.register(accessRoutes, { gate })
   app.register(health, { uploads, isDraining: () => draining })
-  if (metrics) app.register(metricsPage, { ...metrics, refuse })
+  if (metrics) app.register(metricsPage, { ...metrics, mayRead: requireAdmin(gate) })
   if (page) app.register(page)
 
   // First no new connections, then an end to what runs, then the rooms: Fastify calls onClose after preClose is done.
@@ -94,7 +108,10 @@ export function buildApp({ config, uploads, logger, page, requests, metrics }: A
     app.server.closeAllConnections()
     await closed
   })
-  app.addHook('onClose', () => uploads.close())
+  app.addHook('onClose', async () => {
+    await uploads.close()
+    await gate?.close?.()
+  })
   return app
 
   /** Fastify asks for one server per address; all that is said about requests here holds for each of them. */
@@ -153,23 +170,23 @@ export function buildApp({ config, uploads, logger, page, requests, metrics }: A
     return path.startsWith('/health/') ? 'health' : 'page'
   }
 
-  function refuseRaw(req: IncomingMessage, res: ServerResponse, refused: ErrorCode | Refusal): void {
-    const { status, headers, body } = refusalAnswer(refused, config.corsAllowOrigin, req.headers.origin)
+  function refuseRaw(req: IncomingMessage, res: ServerResponse, code: ErrorCode): void {
+    const { status, headers, body } = refusalAnswer(code, config.corsAllowOrigin, req.headers.origin)
     const facts = factsOf(req)
-    facts.code = codeOf(refused)
+    facts.code = code
     const reply = { is: 'answer', status, headers: { ...headers, Connection: 'close' }, body } as const
     sendReply(req, res, reply, { facts, isEnding: draining }).catch(() => res.destroy())
   }
 
-  function refuse(req: IncomingMessage, reply: FastifyReply, refused: ErrorCode | Refusal): FastifyReply {
+  function refuse(req: IncomingMessage, reply: FastifyReply, code: ErrorCode): FastifyReply {
     // Fastify would end the connection while the body still comes, and the client would never see why.
     if (!req.complete) {
       reply.hijack()
-      refuseRaw(req, reply.raw, refused)
+      refuseRaw(req, reply.raw, code)
       return reply
     }
-    const { status, headers, body } = refusalAnswer(refused, config.corsAllowOrigin, req.headers.origin)
-    factsOf(req).code = codeOf(refused)
+    const { status, headers, body } = refusalAnswer(code, config.corsAllowOrigin, req.headers.origin)
+    factsOf(req).code = code
     return reply.code(status).headers(headers).send(body)
   }
 }
@@ -189,10 +206,6 @@ function uploadUrlTest(basePath: string, metricsPath = ''): (url: string | undef
   const isBelowBase = isBelow(basePath)
   return (url = '/') =>
     isBelowBase(url) && !(basePath === '/' && (isHealth(pathOf(url)) || pathOf(url) === metricsPath))
-}
-
-function codeOf(refused: ErrorCode | Refusal): ErrorCode {
-  return refused instanceof Refusal ? refused.code : refused
 }
 
 const isHealth = (path: string) => /^\/health\/(live|ready)$/.test(path)

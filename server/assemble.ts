@@ -1,6 +1,7 @@
 /** From settings to the room that receives uploads, and from what happens there to log lines. */
 import type { Logger } from 'pino'
 import proxyAddr from 'proxy-addr'
+import type { Gate } from './access/gate.ts'
 import type { Config } from './config.ts'
 import type { Metrics } from './metrics/metrics.ts'
 import {
@@ -12,11 +13,18 @@ import {
 } from './open-uploads.ts'
 import { placeOf } from './place.ts'
 
-/** `team` is for workers. What happens is counted in `metrics`. */
+export interface Surroundings {
+  /** For workers. */
+  readonly team?: Team | undefined
+  readonly gate?: Gate | undefined
+  /** Where it is counted what happens. */
+  readonly metrics?: Metrics
+}
+
 export async function assemble(
   config: Config,
   logger: Logger,
-  { team, metrics }: { readonly team?: Team | undefined; readonly metrics?: Metrics } = {},
+  { team, gate, metrics }: Surroundings = {},
 ): Promise<Uploads> {
   const { corsAllowOrigin: origins, redisUrl } = config
   const trusts = proxyAddr.compile([...config.trustedProxies])
@@ -43,6 +51,7 @@ export async function assemble(
       redisKeyPrefix: config.redisKeyPrefix,
       leaseMs: config.leaseMs,
     }),
+    ...(gate && { gate }),
     describe: placeOf(config),
     ...(metrics && { meter: metrics.meter }),
     report: (event) => {

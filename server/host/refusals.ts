@@ -14,12 +14,11 @@ export interface RefusalAnswer {
 }
 
 export function refusalAnswer(
-  refused: ErrorCode | Refusal,
+  code: ErrorCode,
   allowed: Config['corsAllowOrigin'],
   origin: string | undefined,
 ): RefusalAnswer {
-  const refusal = typeof refused === 'string' ? new Refusal(refused) : refused
-  const { status, headers, body = '' } = renderRefusal(refusal)
+  const { status, headers, body = '' } = renderRefusal(new Refusal(code))
   const allowedOrigins = allowed === '*' ? undefined : (asking: string) => allowed.test(asking)
   const cors = corsHeaders({ origin }, { allowedOrigins }, false)
   return { status, headers: { ...headers, ...cors, 'Content-Length': String(Buffer.byteLength(body)) }, body }

@@ -12,9 +12,11 @@ export interface RequestFacts {
   remoteAddress: string | undefined
   /** The client holds its body back until it is told to go on (`Expect: 100-continue`). */
   expectsContinue: boolean
+  /** Who asks, where that is known. */
+  owner?: string
+  /** Names the token that was shown; never the token. */
+  tokenId?: string
   uploadId?: string
-  /** Whom the request was authorised as. */
-  owner?: string | undefined
   /** The code of a refusal, from the table of errors. */
   code?: string
   /** Bytes of the body that were taken. */

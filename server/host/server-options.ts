@@ -3,6 +3,7 @@ import type { ServerOptions } from '@tus/server'
 import type { DataStore } from '@tus/utils'
 import type { ByteStore, Now, RecordStore } from '../../stores/contracts.ts'
 import type { Meter } from '../../stores/meter.ts'
+import type { Gate } from '../access/gate.ts'
 import type { EngineSettings } from '../uploads/engine.ts'
 import type { EngineEvent } from '../uploads/hold.ts'
 import type { ToldEvent } from './audiences.ts'
@@ -41,6 +42,11 @@ export interface TidemarkServerOptions
   readonly trustsProxy?: (address: string) => boolean
   /** Where it is counted what happens. */
   readonly meter?: Meter
+  /**
+   * Who may upload, and what: asked when a request begins, and again before it finishes an upload. What one owner creates
+   * is absent for all others. Default: everybody may do everything.
+   */
+  readonly gate?: Gate | undefined
   /** Told of what an operator should know. */
   readonly report?: (event: ServerEvent) => void
 }

@@ -1,11 +1,10 @@
 /**
- * Where Prometheus reads: a path of the server itself, or a port of its own for those inside. Who may read on the
- * server's own port is asked of whoever knows (`mayRead`); a port of its own is open to all who reach it.
+ * Where Prometheus reads: a path of the server itself, for admins where people sign in, or a port of its own for those
+ * inside, which is open to all who reach it.
  */
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import type { FastifyInstance, FastifyReply } from 'fastify'
-import type { Refusal } from '../errors.ts'
+import type { FastifyInstance, onRequestAsyncHookHandler } from 'fastify'
 import { factsOf } from '../host/request-facts.ts'
 import { pathOf } from '../protocol/upload-url.ts'
 import { contentType } from './metrics.ts'
@@ -14,22 +13,15 @@ export interface MetricsEndpoint {
   readonly path: string
   /** The metrics of all processes of this server. */
   readonly read: () => Promise<string>
-  /** Asked before every answer; undefined lets the request read. Default: everybody may. */
-  readonly mayRead?: (request: IncomingMessage) => Promise<Refusal | undefined>
 }
 
-interface Options extends MetricsEndpoint {
-  readonly refuse: (request: IncomingMessage, reply: FastifyReply, refusal: Refusal) => FastifyReply
-}
-
-/** On the server's own port. */
-export async function metricsPage(app: FastifyInstance, options: Options): Promise<void> {
-  const { path, read, mayRead, refuse } = options
-  app.get(path, async (request, reply) => {
-    const { raw } = request
-    const refusal = await mayRead?.(raw)
-    if (refusal) return refuse(raw, reply, refusal)
-    factsOf(raw).isRoutine = true
+/** On the server's own port; `mayRead` answers those who may not. */
+export async function metricsPage(
+  app: FastifyInstance,
+  { path, read, mayRead }: MetricsEndpoint & { readonly mayRead: onRequestAsyncHookHandler },
+): Promise<void> {
+  app.get(path, { onRequest: mayRead }, async (request, reply) => {
+    factsOf(request.raw).isRoutine = true
     return reply.headers(headers).send(await read())
   })
 }

@@ -6,7 +6,9 @@ import { request } from 'node:http'
 import { join } from 'node:path'
 import fastify from 'fastify'
 import { describe, expect, inject, it, onTestFinished, vi } from 'vitest'
-import { Refusal } from '../../server/errors.ts'
+import { requireAdmin } from '../../server/access/admin.ts'
+import { type AccessRequest, unauthorized } from '../../server/access/gate.ts'
+import type { Identity, Scope } from '../../server/access/identity.ts'
 import { metricsPage, openMetricsPort } from '../../server/metrics/endpoint.ts'
 import { Metrics, textOf } from '../../server/metrics/metrics.ts'
 import { FileStore } from '../../stores/file/file-store.ts'
@@ -308,20 +310,21 @@ describe('the place', () => {
     expect((await fetch(place, { method: 'POST' })).status).toBe(404)
   })
 
-  it('is asked for who may read, and says why not', async () => {
+  it('is for admins alone where people sign in', async () => {
     const app = fastify()
     onTestFinished(() => app.close())
-    let refusal: Refusal | undefined = new Refusal('download-disabled')
-    await app.register(metricsPage, {
-      path: '/metrics',
-      read: async () => 'the numbers',
-      mayRead: async () => refusal,
-      refuse: (_request, reply, { status, code }) => reply.code(status).send(code),
-    })
-    const refused = await app.inject('/metrics')
-    expect([refused.statusCode, refused.body]).toEqual([403, 'download-disabled'])
-    refusal = undefined
-    expect((await app.inject('/metrics')).body).toBe('the numbers')
+    const identify = ({ headers }: AccessRequest): Identity => {
+      if (headers.authorization === undefined) throw unauthorized()
+      return { owner: 'anna', scopes: [headers.authorization as Scope] }
+    }
+    const mayRead = requireAdmin({ identify })
+    await app.register(metricsPage, { path: '/metrics', read: async () => 'the numbers', mayRead })
+    const as = (authorization?: string) =>
+      app.inject({ url: '/metrics', headers: authorization ? { authorization } : {} })
+    const [nobody, reader, admin] = [await as(), await as('read'), await as('admin')]
+    expect([nobody.statusCode, nobody.headers['www-authenticate']]).toEqual([401, 'Bearer realm="Tidemark"'])
+    expect([reader.statusCode, reader.body.split(':')[0]]).toEqual([403, 'forbidden'])
+    expect([admin.statusCode, admin.body]).toEqual([200, 'the numbers'])
   })
 
   it('of its own ends with the server, and answers nobody who can not be answered', async () => {
