@@ -87,6 +87,12 @@ export class Meter {
     return this.#bodies.size
   }
 
+  /** A request has the lock that it asked for. */
+  locked(afterMs: number, isTakeOver: boolean): void {
+    this.lockWaits.add(afterMs)
+    if (isTakeOver) this.takeOvers++
+  }
+
   bodyBegins(body: RunningBody): void {
     this.#bodies.add(body)
   }

@@ -22,7 +22,6 @@ import { type Concatenator, concatenatorOf } from './concat.ts'
 import { type EngineEvent, type Filled, type HoldContext, UploadHold } from './hold.ts'
 import { isPart, isWaiting } from './kin.ts'
 import { Lifetime } from './lifetime.ts'
-import { metered } from './metered-locker.ts'
 import { answerOf, outcomeOf, overflowOf, retryAfterS } from './outcomes.ts'
 import { Pulse } from './pulse.ts'
 import { type Expiry, expiresAt, refuseAppend, refuseCreate } from './rules.ts'
@@ -66,8 +65,6 @@ export class UploadEngine implements HoldContext {
   readonly report: (event: EngineEvent) => void
   readonly teller: Teller
   readonly #locker: Locker
-  /** For requests. */
-  readonly #metered: Pick<Locker, 'acquire' | 'untilFree'>
   readonly #lifetime: Lifetime
   readonly #concat: Concatenator | undefined
   readonly #holds = new Set<UploadHold>()
@@ -84,7 +81,6 @@ export class UploadEngine implements HoldContext {
     this.meter = parts.meter ?? new Meter()
     this.now = parts.now ?? (() => Date.now())
     this.#locker = parts.locker
-    this.#metered = metered(parts.locker, this.meter)
     const { bytes, records, settings, pulse, meter, report, now } = this
     const { locker, ownRequest, audiences = [] } = parts
     const draining = this.#draining.signal
@@ -233,12 +229,18 @@ export class UploadEngine implements HoldContext {
     if (this.bytes.wavers) return this.#holding(id, request, answer)
     // A mark only grows: once the holder has let go, whoever comes meanwhile can not make the answer wrong.
     const draining = this.#draining.signal
-    const hadToWait = await (request.locker ?? this.#metered).untilFree(id, {
-      timeoutMs: this.settings.acquireLockTimeoutMs,
-      get signal() {
-        return draining.aborted ? request.signal : AbortSignal.any([request.signal, draining])
-      },
-    })
+    const askedAt = performance.now()
+    let hadToWait = true
+    try {
+      hadToWait = await (request.locker ?? this.#locker).untilFree(id, {
+        timeoutMs: this.settings.acquireLockTimeoutMs,
+        get signal() {
+          return draining.aborted ? request.signal : AbortSignal.any([request.signal, draining])
+        },
+      })
+    } finally {
+      this.meter.lockWaits.add(performance.now() - askedAt)
+    }
     return hadToWait ? answer() : this.#offsetOf(seen!)
   }
 
@@ -385,8 +387,10 @@ export class UploadEngine implements HoldContext {
     const hold = new UploadHold(this, id)
     const draining = this.#draining.signal
     this.meter.held = this.#holds.add(hold).size
+    const askedAt = performance.now()
+    let isUnlocked = true
     try {
-      const lock = await (request.locker ?? this.#metered).acquire(id, {
+      const lock = await (request.locker ?? this.#locker).acquire(id, {
         timeoutMs: this.settings.acquireLockTimeoutMs,
         // Only asked for when there is somebody to wait for.
         get signal() {
@@ -394,10 +398,13 @@ export class UploadEngine implements HoldContext {
         },
         onWanted: () => hold.onWanted(),
       })
+      isUnlocked = false
+      this.meter.locked(performance.now() - askedAt, lock.isTakeOver)
       hold.begin(lock)
       if (this.isDraining) hold.drain()
       return await work(hold, lock)
     } finally {
+      if (isUnlocked) this.meter.lockWaits.add(performance.now() - askedAt)
       await hold.release()
       this.#holds.delete(hold)
       this.meter.held = this.#holds.size
