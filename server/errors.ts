@@ -28,6 +28,7 @@ export const errorTable = {
     400,
     'Upload-Metadata must be comma-separated pairs of an ASCII key, unique and without spaces, and a base64 value',
   ],
+  'metadata-too-large': [431, 'Upload-Metadata is longer than the 112 KiB that are kept here'],
   'defer-length-unsupported': [
     400,
     'the store of this server must know the length at the creation: send Upload-Length with the size in bytes',
@@ -52,7 +53,7 @@ export const errorTable = {
   'id-invalid': [400, 'that upload id can not be used'],
 
   // What is refused before a room of ours sees it
-  'headers-too-large': [431, 'the headers of this request are too large'],
+  'headers-too-large': [431, 'the headers of this request are more than the 128 KiB that are taken here'],
   'request-malformed': [400, 'this is not a request that can be understood'],
   'request-slow': [408, 'the headers of this request took too long'],
   'host-unclear': [400, 'a request must have exactly one Host header'],

@@ -83,6 +83,12 @@ export const wholeNumber = (min: number, max: number): Kind<number> => ({
   },
 })
 
+/** A port, or none. */
+export const optionalPort: Kind<number | undefined> = {
+  takes: '<number>',
+  parse: (value) => (value === '' ? undefined : wholeNumber(0, 65_535).parse(value)),
+}
+
 /** How many processes: a number, or `auto` for one on each core. */
 export const workers: Kind<number | 'auto'> = {
   takes: '<number>|auto',
@@ -196,6 +202,19 @@ export const basePath: Kind<string> = {
   },
 }
 
+/** One path, without a slash at its end. */
+export const ownPath: Kind<string> = {
+  takes: '<path>',
+  parse(value) {
+    if (!/^(\/[A-Za-z0-9._~-]+)+$/.test(value) || /\/\.{1,2}(\/|$)/.test(value)) {
+      throw new BadValue('must be a path such as /metrics, of letters, digits and . _ ~ -')
+    }
+    const taken = ['/health', '/assets'].find((place) => `${value}/`.startsWith(`${place}/`))
+    if (taken) throw new BadValue(`must not be below ${taken}, which has its own use`)
+    return value
+  },
+}
+
 /** Addresses, networks, and the names loopback, linklocal and uniquelocal. */
 export const addresses: Kind<readonly string[]> = {
   takes: '<address,...>',
@@ -228,7 +247,7 @@ export const origins: Kind<'*' | RegExp> = {
             'or a regular expression that begins with ^',
         )
       }
-      return origin.toLowerCase().replaceAll('.', '\\.').replaceAll('*', '[^./:]+')
+      return origin.toLowerCase().replaceAll('.', '\\.').replaceAll('*', '[\\w-]+')
     })
     return wholeOrigin(patterns.join('|'))
   },

@@ -14,8 +14,10 @@ import {
   flag,
   type Kind,
   oneOf,
+  optionalPort,
   optionalText,
   origins,
+  ownPath,
   redisUrl,
   size,
   text,
@@ -43,6 +45,7 @@ const servers = 'More than one server'
 const machine = 'More than one core'
 const pages = 'Browsers'
 const logging = 'Logging'
+const metrics = 'Metrics'
 
 export const settings = {
   host: define({
@@ -272,6 +275,37 @@ export const settings = {
     default: 'auto',
     sentence: 'One JSON object a line, or lines for people; auto is pretty on a terminal and JSON elsewhere.',
   }),
+
+  exposeMetrics: define({
+    group: metrics,
+    flag: 'expose-metrics',
+    kind: flag,
+    default: 'true',
+    sentence: 'Let Prometheus read the metrics of this server.',
+  }),
+  metricsPath: define({
+    group: metrics,
+    flag: 'metrics-path',
+    kind: ownPath,
+    default: '/metrics',
+    sentence: 'Path of the metrics.',
+  }),
+  metricsPort: define({
+    group: metrics,
+    flag: 'metrics-port',
+    kind: optionalPort,
+    default: '',
+    defaultSays: 'none: the metrics are on the port of the uploads',
+    sentence:
+      'Serve the metrics on a port of their own, to all who reach it, and nowhere else; 0 takes a free one.',
+  }),
+  metricsHost: define({
+    group: metrics,
+    flag: 'metrics-host',
+    kind: text('<address>'),
+    default: '127.0.0.1',
+    sentence: 'Address of that port; the default is for this machine alone.',
+  }),
 } as const
 
 /** Uploads go first where they could be meant. */
@@ -337,5 +371,27 @@ export const rules: readonly Rule[] = [
     breaks: ({ config }) => config.redisUrl === undefined,
     says: ({ name }) => `has no effect without ${name('redisUrl')}`,
   },
+  ...(['metricsPath', 'metricsPort'] as const).map((setting) => ({
+    setting,
+    breaks: ({ config }: Given) => !config.exposeMetrics,
+    says: ({ name }: Given) => `has no effect while ${name('exposeMetrics')} is false`,
+  })),
+  ...(['basePath', 'metricsPath'] as const).map((setting) => ({
+    setting,
+    breaks: ({ config }: Given) => isMetricsPathTaken(config),
+    says: ({ name }: Given) =>
+      `does not go together with ${name(setting === 'basePath' ? 'metricsPath' : 'basePath')}: the metrics can not be among the uploads`,
+  })),
+  {
+    setting: 'metricsHost',
+    breaks: ({ config }) => config.metricsPort === undefined,
+    says: ({ name }) => `has no effect without ${name('metricsPort')}`,
+  },
   ...accessRules,
 ]
+
+/** At the root the metrics keep their place, as an upload's id has no slash and can not be theirs. */
+function isMetricsPathTaken({ exposeMetrics, metricsPort, metricsPath, basePath }: Config): boolean {
+  if (!exposeMetrics || metricsPort !== undefined || basePath === '/') return false
+  return `${metricsPath}/`.startsWith(basePath)
+}

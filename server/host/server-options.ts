@@ -2,6 +2,7 @@
 import type { ServerOptions } from '@tus/server'
 import type { DataStore } from '@tus/utils'
 import type { ByteStore, Now, RecordStore } from '../../stores/contracts.ts'
+import type { Meter } from '../../stores/meter.ts'
 import type { Gate } from '../access/gate.ts'
 import type { HookEvent, HookSettings } from '../hooks/hooks.ts'
 import type { EngineSettings } from '../uploads/engine.ts'
@@ -48,6 +49,8 @@ export interface TidemarkServerOptions
   readonly hooks?: HookSettings
   /** Whose `X-Forwarded-*` count, when `respectForwardedHeaders` is set. Default: everybody's. */
   readonly trustsProxy?: (address: string) => boolean
+  /** Where it is counted what happens. */
+  readonly meter?: Meter
   /**
    * Who may upload, and what: asked when a request begins, and again before it finishes an upload. What one owner creates
    * is absent for all others. Default: everybody may do everything.

@@ -16,6 +16,7 @@ import { Hooks } from '../hooks/hooks.ts'
 import { changed } from '../hooks/request-hooks.ts'
 import { storageOf } from '../hooks/storage.ts'
 import { corsHeaders } from '../protocol/cors.ts'
+import { maxHeaderBytes } from '../protocol/header-limit.ts'
 import type { Command, Outcome } from '../protocol/messages.ts'
 import { type Abilities, type Answer, methodOf, parseTus, renderTus } from '../protocol/tus.ts'
 import { pathOf } from '../protocol/upload-url.ts'
@@ -66,6 +67,7 @@ export class TidemarkServer extends Server {
       audiences: audiencesOf(options, this.#events, (id) => this.#ownRequest(id), this.#hooks),
       report: (event) => options.report?.(event),
       ...(options.now && { now: options.now }),
+      ...(options.meter && { meter: options.meter }),
       settings: {
         expiry: expiryOf(options),
         idleMs: options.networkTimeoutMs ?? 60_000,
@@ -147,8 +149,7 @@ export class TidemarkServer extends Server {
   // biome-ignore lint/suspicious/noExplicitAny: the arguments are those of net.Server.listen, as in the base class
   override listen(...args: any[]): http.Server {
     const onRequest = (req: IncomingMessage, res: ServerResponse) => void this.handle(req, res)
-    // A concatenation names a thousand uploads in one header; Node's own limit is 16 KiB.
-    const server = http.createServer({ requestTimeout: 0, maxHeaderSize: 128 * 1024 }, onRequest)
+    const server = http.createServer({ requestTimeout: 0, maxHeaderSize: maxHeaderBytes }, onRequest)
     server.on('checkContinue', (req: IncomingMessage, res: ServerResponse) => {
       new NodeExchange(req, res).facts.expectsContinue = true
       onRequest(req, res)

@@ -4,6 +4,7 @@
  */
 import type { Appender, Lock, RecordStore, UploadRecord } from '../../stores/contracts.ts'
 import { StoreError } from '../../stores/contracts.ts'
+import type { Meter } from '../../stores/meter.ts'
 import { Refusal } from '../errors.ts'
 import type { ExpectedChecksum } from '../protocol/messages.ts'
 import type { TellerEvent } from './audience.ts'
@@ -50,6 +51,7 @@ export interface HoldContext {
   readonly records: RecordStore | undefined
   readonly settings: EngineSettings
   readonly pulse: Pulse
+  readonly meter: Meter
   readonly teller: Teller
   readonly report: (event: EngineEvent) => void
 }
@@ -136,6 +138,7 @@ export class UploadHold {
       ended.offset === plan.length
         ? await this.#finish(appender, plan.length, request)
         : await appender.commit({ offset: ended.offset, ...lengthOf(plan), last: true })
+    if (ended.offset > plan.offset) this.#context.meter.marks++
     this.#record = record
     return this.#filled(ended, record)
   }
@@ -188,7 +191,7 @@ export class UploadHold {
   }
 
   async #receive(appender: Appender, plan: FillPlan, request: UploadRequest): Promise<Ended> {
-    const { settings, pulse } = this.#context
+    const { settings, pulse, meter } = this.#context
     if (this.#stop) return { why: 'stopped', reason: this.#stop, offset: plan.offset }
     const lock = this.#lock!
     if (plan.checksum && !('is' in plan.checksum)) this.#digest = startDigest(plan.checksum.algorithm)
@@ -206,6 +209,7 @@ export class UploadHold {
       leastBytesPerSecond: settings.leastBytesPerSecond,
     })
     this.#receiver = receiver
+    meter.bodyBegins(receiver)
     const onLost = () => receiver.stop('lease-lost')
     const onUnwanted = () => {
       this.#unwanted = stopping?.reason
@@ -220,6 +224,7 @@ export class UploadHold {
     } finally {
       lock.lost.removeEventListener('abort', onLost)
       stopping?.removeEventListener('abort', onUnwanted)
+      meter.bodyEnds(receiver)
     }
   }
 
@@ -233,6 +238,7 @@ export class UploadHold {
     const lock = this.#lock!
     if (offset === plan.length || !lock.isHeld()) return
     const record = await appender.commit({ offset, ...lengthOf(plan) })
+    this.#context.meter.marks++
     request.received(record)
     if (request.mayGoOn?.() === false) this.#stopWith('unauthorized')
     const { records, settings } = this.#context

@@ -14,6 +14,7 @@ import {
   type UploadHead,
   type UploadRecord,
 } from '../contracts.ts'
+import type { Meter } from '../meter.ts'
 import { checkFolder, createMark } from './create-mark.ts'
 import { type Durability, FileAppender, recordOf } from './file-appender.ts'
 import { FileConcatenation } from './file-concatenation.ts'
@@ -52,6 +53,8 @@ export interface FileBytesOptions {
   /** Unsynced bytes after which a running upload is synced in the background; 64 MiB. */
   readonly backgroundSyncBytes?: number
   readonly fileSystem?: FileSystem
+  /** Where it is counted how long syncs take. */
+  readonly meter?: Meter
 }
 
 export class FileBytes implements ByteStore {
@@ -77,6 +80,7 @@ export class FileBytes implements ByteStore {
   /** Who writes to an upload here, until its last write has returned. */
   readonly #writing = new Map<string, FileAppender>()
   readonly #claims: Claims
+  readonly #meter: Meter | undefined
   #durability: Durability
   #isOnNetwork = false
 
@@ -87,6 +91,7 @@ export class FileBytes implements ByteStore {
     now = wallClock,
     backgroundSyncBytes = 64 * 1024 * 1024,
     fileSystem = quickFiles(),
+    meter,
   }: FileBytesOptions) {
     this.layout = new FileLayout(directory)
     this.concatenation = new FileConcatenation(fileSystem, this.layout)
@@ -95,6 +100,7 @@ export class FileBytes implements ByteStore {
     this.#claims = new Claims(fileSystem, this.layout)
     this.#durability = durability
     this.#isShared = isShared
+    this.#meter = meter
     this.#now = now
     this.#backgroundSyncBytes = backgroundSyncBytes
   }
@@ -415,6 +421,7 @@ export class FileBytes implements ByteStore {
       now: this.#now,
       isOnNetwork: this.#isOnNetwork,
       backgroundSyncBytes: this.#backgroundSyncBytes,
+      meter: this.#meter,
       onClose: (closed) => this.#forget(id, closed),
     })
     this.#writing.set(id, appender)

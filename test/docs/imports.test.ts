@@ -36,11 +36,15 @@ const rules: Record<string, Rule> = {
     others: /^(node:|undici$)/,
   },
   'server/uploads': {
-    ours: /^(server\/protocol\/messages|server\/errors|stores\/contracts)\.ts$/,
+    ours: /^(server\/protocol\/messages|server\/errors|stores\/contracts|stores\/meter)\.ts$/,
     others: /^node:(?!http|net|fs)/,
   },
+  'server/metrics': {
+    ours: /^(server\/(errors|open-uploads)\.ts$|server\/(host\/request-facts|protocol\/upload-url)\.ts$|stores\/)/,
+    others: anything,
+  },
   'server/workers': {
-    ours: /^(server\/(config|open-uploads|place)\.ts$|server\/host\/start-checks\.ts$|stores\/)/,
+    ours: /^(server\/(config|open-uploads|place)\.ts$|server\/(host\/start-checks|metrics\/metrics)\.ts$|stores\/)/,
     others: anything,
   },
   'server/protocol': { ours: /^(server\/errors|stores\/contracts)\.ts$/, others: nothing },

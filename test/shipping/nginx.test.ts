@@ -221,7 +221,10 @@ describe('what passes through', () => {
   })
 
   it('lets a client read, every time, why its upload is refused while it is still sending', async () => {
-    const [tooLong, tooLarge] = [errorTable['body-too-long'].join(' '), errorTable['too-large'].join(' ')]
+    const [tooLong, tooLarge] = (['body-too-long', 'too-large'] as const).map((code) => {
+      const [status, sentence] = errorTable[code]
+      return `${status} ${code}: ${sentence}`
+    }) as [string, string]
     const answers: string[] = []
     for (let i = 0; i < 40; i++) {
       const path = i % 2 ? '/files/' : new URL(await create(site, { 'Upload-Length': '1000' })).pathname
