@@ -12,7 +12,7 @@ import fastify, {
   type FastifyServerOptions,
 } from 'fastify'
 import type { Logger } from 'pino'
-import type { Config } from './config.ts'
+import { type Config, plainPathOf } from './config.ts'
 import type { ErrorCode } from './errors.ts'
 import { answerClientErrors } from './host/client-errors.ts'
 import { answerExpectations } from './host/continue.ts'
@@ -46,7 +46,7 @@ const withoutSchemas = {
 } as unknown as NonNullable<FastifyServerOptions['schemaController']>
 
 export function buildApp({ config, uploads, logger, page }: AppParts): FastifyInstance {
-  const isUploadUrl = uploadUrlTest(config.basePath)
+  const isUploadUrl = uploadUrlTest(config)
   const running = new RunningRequests()
   let draining = false
 
@@ -152,10 +152,13 @@ function isHostClear({ rawHeaders, httpVersion }: IncomingMessage): boolean {
 }
 
 /** `/files`, `/files/` and all below. At the root health checks keep their place; no id of an upload has a slash in it. */
-function uploadUrlTest(basePath: string): (url: string | undefined) => boolean {
+function uploadUrlTest(config: Config): (url: string | undefined) => boolean {
+  const { basePath } = config
   const isBelowBase = isBelow(basePath)
+  const plainPath = plainPathOf(config)
+  const isPlain = plainPath === undefined ? () => false : isBelow(plainPath)
   return (url = '/') =>
-    isBelowBase(url) && !(basePath === '/' && /^\/health\/(live|ready)$/.test(pathOf(url)))
+    isPlain(url) || (isBelowBase(url) && !(basePath === '/' && /^\/health\/(live|ready)$/.test(pathOf(url))))
 }
 
 /**

@@ -1,7 +1,7 @@
 /** From settings to the room that receives uploads, and from what happens there to log lines. */
 import type { Logger } from 'pino'
 import proxyAddr from 'proxy-addr'
-import type { Config } from './config.ts'
+import { type Config, plainPathOf } from './config.ts'
 import {
   type OpenUploadsOptions,
   openUploads,
@@ -14,8 +14,10 @@ import { placeOf } from './place.ts'
 export function assemble(config: Config, logger: Logger, team?: Team): Promise<Uploads> {
   const { corsAllowOrigin: origins, redisUrl } = config
   const trusts = proxyAddr.compile([...config.trustedProxies])
+  const plainPath = plainPathOf(config)
   const options: OpenUploadsOptions = {
     path: config.basePath,
+    ...(plainPath !== undefined && { plainPath }),
     directory: config.uploadDir,
     durability: config.durability,
     maxSize: config.maxSizeBytes,

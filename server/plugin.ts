@@ -25,7 +25,10 @@ export const tidemark = fastifyPlugin<TidemarkOptions>(
   async (app: FastifyInstance, { path = '/files', ...options }) => {
     const uploads = await openUploads({ ...options, path })
     app.decorate('tidemark', uploads.server)
-    const owns = isBelow(path)
+    const { plainPath } = options
+    const isUpload = isBelow(path)
+    const isPlain = plainPath === undefined ? () => false : isBelow(plainPath)
+    const owns = (url: string) => isUpload(url) || isPlain(url)
     await app.register(tusMount, { room: uploads, owns })
     // Node would tell every client to go on; a refused upload would then be sent in full first.
     app.server.on('checkContinue', (req, res) => {

@@ -13,6 +13,7 @@ import {
   oneOf,
   optionalText,
   origins,
+  pathOrOff,
   redisUrl,
   size,
   text,
@@ -70,6 +71,15 @@ export const settings = {
     kind: basePath,
     default: '/files/',
     sentence: 'Path under which uploads are created and live.',
+  }),
+  uploadPath: define({
+    group: listening,
+    flag: 'upload-path',
+    kind: pathOrOff,
+    default: '/upload',
+    sentence:
+      'Path for tools that know no tus: forms are sent to it, files are put under names below it; off for neither. ' +
+      'While base-path is / or shares its path, it is off.',
   }),
   behindProxy: define({
     group: listening,
@@ -265,6 +275,16 @@ type ValueOf<S> = S extends Setting<infer T> ? T : never
 /** Every setting, parsed. Units are in the names; what is empty in text is undefined here. */
 export type Config = { readonly [K in SettingKey]: ValueOf<Settings[K]> }
 
+/** Where forms and plain files go; undefined where that is switched off, or would be in the way of the uploads themselves. */
+export function plainPathOf({
+  uploadPath,
+  basePath,
+}: Pick<Config, 'uploadPath' | 'basePath'>): string | undefined {
+  if (uploadPath === undefined) return undefined
+  const plain = `${uploadPath}/`
+  return plain.startsWith(basePath) || basePath.startsWith(plain) ? undefined : uploadPath
+}
+
 export const variableOf = (flagName: string): string =>
   `TIDEMARK_${flagName.toUpperCase().replaceAll('-', '_')}`
 
@@ -295,6 +315,11 @@ export const rules: readonly {
     setting: 'basePath',
     breaks: ({ config }) => config.basePath === '/' && config.showPage,
     says: () => 'can not be / while the upload page is served there; add --show-page=false',
+  },
+  {
+    setting: 'uploadPath',
+    breaks: ({ config }) => config.uploadPath !== undefined && plainPathOf(config) === undefined,
+    says: ({ name }) => `must not be below ${name('basePath')}, nor above it`,
   },
   {
     setting: 'expireMode',

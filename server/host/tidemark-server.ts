@@ -7,6 +7,7 @@ import { Server } from '@tus/server'
 import { StoreError, type UploadRecord } from '../../stores/contracts.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
 import { Refusal } from '../errors.ts'
+import { PlainRoom } from '../plain/plain-room.ts'
 import { corsHeaders } from '../protocol/cors.ts'
 import type { Command, Outcome } from '../protocol/messages.ts'
 import { type Abilities, type Answer, methodOf, parseTus, renderTus } from '../protocol/tus.ts'
@@ -30,6 +31,7 @@ export class TidemarkServer extends Server {
   readonly #abilities: Abilities
   readonly #urls: UploadUrls
   readonly #lockers: Lockers
+  readonly #plain: PlainRoom | undefined
   #started: Promise<void> | undefined
 
   constructor(options: TidemarkServerOptions) {
@@ -58,6 +60,7 @@ export class TidemarkServer extends Server {
       },
     })
     this.#abilities = abilitiesOf(bytes, options)
+    this.#plain = this.#plainRoom(options)
   }
 
   /** Opens store, records and locker. The first request does it when nobody did before. */
@@ -131,6 +134,7 @@ export class TidemarkServer extends Server {
   }
 
   async #reply(exchange: Exchange): Promise<Reply> {
+    if (this.#plain?.owns(exchange.url)) return this.#plain.reply(exchange)
     const method = methodOf(exchange.method, exchange.headers)
     const reply = await this.#answer(exchange, method)
     if (reply.is !== 'answer') return reply
@@ -274,6 +278,28 @@ export class TidemarkServer extends Server {
   #onUnexpected(error: unknown, facts: Exchange['facts']): void {
     facts.error = error
     this.#options.report?.({ is: 'request-failed', error })
+  }
+
+  /** Where forms and plain files are received; undefined when nobody wants it, or the store can not find names. */
+  #plainRoom(options: TidemarkServerOptions): PlainRoom | undefined {
+    const { plainPath } = options
+    if (plainPath === undefined || this.engine.bytes.names === undefined) return undefined
+    return new PlainRoom(plainPath, {
+      engine: this.engine,
+      options,
+      requestOf: (exchange) => this.#requestOf(exchange),
+      locationOf: (id, exchange) => this.#urls.locationOf(id, exchange),
+      download: (record, exchange, request) => this.#download(record, exchange, request),
+      answerError: (error, exchange, method) => this.#answerError(error, exchange, method),
+    })
+  }
+
+  async #requestOf(exchange: Exchange): Promise<HookedRequest> {
+    await this.start()
+    const urlOf = (id: string) => this.#urls.locationOf(id, exchange)
+    const request = new HookedRequest(exchange, this.#options, this.#events, urlOf)
+    request.locker = await this.#lockers.of(exchange)
+    return request
   }
 
   /** What is done without a request has hooks all the same; they are shown one that asks for nothing. */

@@ -42,6 +42,7 @@ export class HookedRequest implements UploadRequest {
   #finishAnswer: Awaited<ReturnType<NonNullable<ServerOptions['onUploadFinish']>>> | undefined
   #lastReceivedAt = performance.now()
   locker: Locker | undefined
+  named: UploadRequest['named']
   /** Set as soon as it is known; until then nobody was asked. */
   asker: Asker = anybody
 

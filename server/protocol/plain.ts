@@ -48,29 +48,28 @@ export function parsePlain(
       if (name !== undefined) throw new Refusal('method-plain')
       return parseForm(headers)
     case 'PUT':
-      return parsePut(checkName(name ?? ''), headers)
+      return parsePut(checked(name), headers)
     case 'HEAD':
-      return name === undefined ? { do: 'show-form' } : { do: 'ask', name: checkName(name) }
+      return name === undefined ? { do: 'show-form' } : { do: 'ask', name: checked(name) }
     case 'GET':
-      return name === undefined ? { do: 'show-form' } : { do: 'read', name: checkName(name) }
+      return name === undefined ? { do: 'show-form' } : { do: 'read', name: checked(name) }
     case 'DELETE':
-      return { do: 'remove', name: checkName(name ?? '') }
+      return { do: 'remove', name: checked(name) }
     default:
       throw new Refusal('method-plain')
   }
 }
 
-/** Throws when a name, as it was sent, can not name a file; gives it as it is kept. */
-export function checkName(name: string): string {
-  const isFit =
-    name !== '' &&
-    name !== '.' &&
-    name !== '..' &&
-    !/[\p{Cc}/\\]/u.test(name) &&
-    name.isWellFormed() &&
-    Buffer.byteLength(name) <= longestNameBytes
-  if (!isFit) throw new Refusal('name-invalid')
-  return name
+/** Whether a text can name a file, wherever it is written to. */
+export function isName(text: string): boolean {
+  return (
+    text !== '' &&
+    text !== '.' &&
+    text !== '..' &&
+    !/[\p{Cc}/\\]/u.test(text) &&
+    text.isWellFormed() &&
+    Buffer.byteLength(text) <= longestNameBytes
+  )
 }
 
 /** RFC 9110, 14.4. The end of curl's `-C` at the end of a file is understood too: nothing is left, and so `bytes 5-4/5`. */
@@ -108,9 +107,14 @@ function nameOf(url: string, mountPath: string): string | undefined {
   }
 }
 
+function checked(name: string | undefined): string {
+  if (name === undefined || !isName(name)) throw new Refusal('name-invalid')
+  return name
+}
+
 function parseForm(headers: RequestHeaders): PlainCommand {
   checkCodings(headers)
-  if (!/^multipart\/form-data\s*;.*\bboundary=/is.test(one(headers, 'content-type') ?? ''))
+  if (!/^multipart\/form-data\s*;.*\bboundary=(?:"[^"]+"|[^\s;"])/is.test(one(headers, 'content-type') ?? ''))
     throw new Refusal('form-type')
   return { do: 'form', key: keyOf(one(headers, 'upload-key')) }
 }
