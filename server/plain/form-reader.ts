@@ -41,15 +41,17 @@ export class FormFile {
   constructor(
     of: { field: string; name: string; type: string | undefined },
     stream: Readable,
-    feed: () => Promise<boolean>,
+    form: { feed: () => Promise<boolean>; isBroken: () => boolean },
   ) {
     this.field = of.field
     this.name = of.name
     this.type = of.type
-    this.#feed = feed
+    this.#feed = form.feed
     stream.on('data', (chunk: Buffer) => this.#chunks.push(chunk))
+    // The end of a form that was cut off ends its last file, too.
     stream.on('end', () => {
-      this.#hasEnded = !this.#isBroken
+      this.#hasEnded = !form.isBroken()
+      this.#isBroken = !this.#hasEnded
     })
     stream.on('error', () => {
       this.#isBroken = true
@@ -117,7 +119,8 @@ export class FormReader {
     }
     this.#parser.on('file', (field, stream, name, _encoding, type) => {
       const file = { field: field ?? '', name: fileName(name, field), type: typeOf(type) }
-      if (isFit(file.name)) this.#files.push(new FormFile(file, stream, () => this.#feed()))
+      const form = { feed: () => this.#feed(), isBroken: () => this.#isBroken }
+      if (isFit(file.name)) this.#files.push(new FormFile(file, stream, form))
       else {
         this.#refusal ??= new Refusal('name-invalid')
         stream.on('error', () => undefined).resume()

@@ -57,16 +57,9 @@ export class Forms {
     return { field, name, id, url, size: record.mark.offset, sha256, ...(type !== undefined && { type }) }
   }
 
-  /** Says what is wrong, and which files are stored all the same. */
-  async #answerError(error: unknown, exchange: Exchange, { words: files }: StoredFiles): Promise<Reply> {
+  async #answerError(error: unknown, exchange: Exchange, { words }: StoredFiles): Promise<Reply> {
     const answer = await this.#door.answerError(error, exchange, 'POST')
-    const message = (answer.body ?? '').trim()
-    const body = { error: { code: exchange.facts.code, message }, files }
-    return {
-      is: 'answer',
-      ...answer,
-      ...withType(wantsPage(exchange.headers) ? pageOf(files, message) : json(0, body), answer),
-    }
+    return { is: 'answer', ...formError(answer, exchange, words) }
   }
 
   /** A browser sends forms of any site without asking; then only those of sites that may upload are taken. */
@@ -109,6 +102,18 @@ class StoredFiles {
   }
 }
 
+/** Says what is wrong with a form, and which of its files are stored all the same. */
+export function formError(
+  { status, headers, body }: Answer,
+  { facts, headers: asked }: Exchange,
+  files: readonly FileWords[] = [],
+): Answer {
+  const message = (body ?? '').trim()
+  const error = { code: facts.code, message }
+  const said = wantsPage(asked) ? pageOf(files, message) : json(status, { error, files })
+  return { ...said, status, headers: { ...headers, ...said.headers } }
+}
+
 /** Who sends a form, as far as it is known: by sign-in, by a word of their own, or by their address. */
 function clientOf(
   owner: string | undefined,
@@ -149,12 +154,4 @@ function cut({ facts }: Exchange, why: string): Reply {
 function json(status: number, value: unknown): Answer {
   const headers = { 'Content-Type': 'application/json; charset=utf-8', 'Cache-Control': 'no-store' }
   return { status, headers, body: `${JSON.stringify(value)}\n` }
-}
-
-function withType(said: Answer, { status, headers }: Answer): Answer {
-  return {
-    status,
-    headers: { ...headers, ...said.headers },
-    ...(said.body !== undefined && { body: said.body }),
-  }
 }

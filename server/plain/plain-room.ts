@@ -7,7 +7,7 @@ import { isBelow } from '../host/tus-mount.ts'
 import { corsHeaders } from '../protocol/cors.ts'
 import { parsePlain, plainMethods } from '../protocol/plain.ts'
 import type { Door } from './door.ts'
-import { Forms } from './forms.ts'
+import { Forms, formError } from './forms.ts'
 import { NamedUploads } from './named-uploads.ts'
 import { Puts } from './puts.ts'
 import { formPage } from './words.ts'
@@ -36,7 +36,8 @@ export class PlainRoom {
     const allowedHeaders = ['Content-Range', 'Upload-Key', ...(this.#door.options.allowedHeaders ?? [])]
     const cors = corsHeaders(exchange.headers, { ...this.#door.options, allowedHeaders }, isPreflight)
     if ('Access-Control-Allow-Methods' in cors) cors['Access-Control-Allow-Methods'] = plainMethods
-    return { ...reply, headers: { ...reply.headers, ...cors } }
+    const { 'Tus-Resumable': _, 'Tus-Version': __, ...own } = reply.headers
+    return { ...reply, headers: { ...own, ...cors } }
   }
 
   async #answer(exchange: Exchange): Promise<Reply> {
@@ -44,10 +45,13 @@ export class PlainRoom {
     try {
       return await this.#run(exchange)
     } catch (error) {
-      const { headers, ...answer } = await this.#door.answerError(error, exchange, method)
-      const { 'Tus-Resumable': _, 'Tus-Version': __, ...own } = headers
-      if (answer.status === 405) own.Allow = plainMethods
-      return { is: 'answer', ...answer, headers: own }
+      const said = await this.#door.answerError(error, exchange, method)
+      const { headers, ...answer } = method === 'POST' ? formError(said, exchange) : said
+      return {
+        is: 'answer',
+        ...answer,
+        headers: answer.status === 405 ? { ...headers, Allow: plainMethods } : headers,
+      }
     }
   }
 

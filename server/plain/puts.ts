@@ -48,7 +48,7 @@ export class Puts {
     if (record.mark.state !== 'finished') {
       const { offset } = record.mark
       if (body.isLonger) throw new Refusal('range-length', { offset })
-      if (!body.hasEnded || offset !== first + body.size) throw stopped(offset)
+      if (!body.hasEnded || offset !== first + body.size) throw this.#stopped(offset)
       if (range && offset !== range.last + 1) throw new Refusal('body-cut', { offset })
       // Somebody who said no size has sent all of it when the body ends; who sends ranges has not said so yet.
       if (range) return this.#answer(record, command, exchange, { status: 202 })
@@ -159,7 +159,13 @@ export class Puts {
     const command = { do: 'append', id: head.id, offset, length: offset, ...nothing } as const
     const outcome = await this.#door.engine.append(command, request)
     if (outcome.is === 'appended') return outcome.record
-    throw outcome.is === 'refused' ? outcome.refusal : stopped(offset)
+    throw outcome.is === 'refused' ? outcome.refusal : this.#stopped(offset)
+  }
+
+  /** This server is being stopped, or somebody else wants the upload; what came is kept. */
+  #stopped(offset: number): Refusal {
+    if (!this.#door.engine.isDraining) return new Refusal('displaced', { offset })
+    return new Refusal('unavailable', { offset, retryAfterS: 1 })
   }
 
   /** Where whoever goes on has to begin: who is sending is asked to stop, as for a tus HEAD. Undefined when it is gone. */
@@ -216,11 +222,6 @@ function offsetHeaders({ mark }: UploadRecord): Record<string, string> {
     'Upload-Offset': String(mark.offset),
     ...(mark.length !== undefined && { 'Upload-Length': String(mark.length) }),
   }
-}
-
-/** This server is being stopped, or somebody else wants the upload; what came is kept. */
-function stopped(offset: number): Refusal {
-  return new Refusal('unavailable', { offset, retryAfterS: 1 })
 }
 
 /** A question about the whole, whatever part was asked for. */
