@@ -72,7 +72,7 @@ export function isName(text: string): boolean {
   )
 }
 
-/** RFC 9110, 14.4. The end of curl's `-C` at the end of a file is understood too: nothing is left, and so `bytes 5-4/5`. */
+/** RFC 9110, 14.4. `bytes 5-4/5` is no range there; of tools that count on it means that nothing is left to send. */
 export function parseContentRange(text: string): ContentRange | undefined {
   const [, first, last, size] = /^bytes[ \t]+(\d{1,16})-(\d{1,16})\/(\d{1,16}|\*)$/i.exec(text.trim()) ?? []
   if (first === undefined) return undefined
