@@ -3,10 +3,13 @@
  * through Tidemark's own dialect and engine. What it promises stands in docs/reliability.md.
  */
 import http, { type IncomingMessage, type ServerResponse } from 'node:http'
+import type { Readable } from 'node:stream'
 import { Server } from '@tus/server'
 import { StoreError, type UploadRecord } from '../../stores/contracts.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
+import { Admission } from '../access/admission.ts'
 import { Refusal } from '../errors.ts'
+import type { Visit } from '../plain/door.ts'
 import { PlainRoom } from '../plain/plain-room.ts'
 import { corsHeaders } from '../protocol/cors.ts'
 import type { Command, Outcome } from '../protocol/messages.ts'
@@ -17,6 +20,7 @@ import { type Progress, progressOf } from '../uploads/progress.ts'
 import { Sweeper } from '../uploads/sweeper.ts'
 import { abilitiesOf, byteStoreOf, expiryOf, refuseUnable } from './abilities.ts'
 import { audiencesOf } from './audiences.ts'
+import { BodyExchange } from './body-exchange.ts'
 import { download } from './download.ts'
 import { type Exchange, NodeExchange, type Reply, toWebResponse, WebExchange } from './exchange.ts'
 import { Lockers } from './lockers.ts'
@@ -146,6 +150,7 @@ export class TidemarkServer extends Server {
     const route = method === 'GET' && this.handlers.GET.paths.get(pathOf(exchange.url))
     try {
       if (route) return { is: 'response', response: await route(exchange.request) }
+      const admission = await this.#admit(exchange, method)
       await this.start()
       const target = this.#urls.targetOf(exchange)
       if (target.is === 'upload') exchange.facts.uploadId = target.id
@@ -153,15 +158,29 @@ export class TidemarkServer extends Server {
       const trailers = () => exchange.trailers
       const idOfUrl = (url: string) => this.#urls.idOf(url)
       const command = parseTus({ method, target, headers, trailers, idOfUrl }, this.#abilities)
-      return await this.#run(command, exchange)
+      return await this.#run(command, exchange, admission)
     } catch (error) {
       return { is: 'answer', ...(await this.#answerError(error, exchange, method)) }
     }
   }
 
-  async #run(command: Command, exchange: Exchange): Promise<Reply> {
+  /** Who asks; undefined where nobody is asked, as in preflights, which browsers send without a token. */
+  async #admit(exchange: Exchange, method: string): Promise<Admission | undefined> {
+    const { gate, now = Date.now } = this.#options
+    if (gate === undefined || method === 'OPTIONS') return undefined
+    const { url, headers, authorization, facts } = exchange
+    const admission = await Admission.of(gate, { method, url, headers, authorization }, now)
+    facts.owner = admission.identity.owner
+    if (admission.identity.tokenId !== undefined) facts.tokenId = admission.identity.tokenId
+    return admission
+  }
+
+  async #run(command: Command, exchange: Exchange, admission: Admission | undefined): Promise<Reply> {
     const urlOf = (id: string) => this.#urls.locationOf(id, exchange)
     const request = new HookedRequest(exchange, this.#options, this.#events, urlOf)
+    if (admission) request.admit(admission)
+    const unallowed = admission?.refuse(command)
+    if (unallowed) throw unallowed
     if ('id' in command) await request.incoming(command.id)
     const refusal = refuseUnable(command, this.engine.bytes, this.#options)
     if (refusal) throw refusal
@@ -287,19 +306,27 @@ export class TidemarkServer extends Server {
     return new PlainRoom(plainPath, {
       engine: this.engine,
       options,
-      requestOf: (exchange) => this.#requestOf(exchange),
+      enter: (exchange, writes) => this.#enter(exchange, writes),
       locationOf: (id, exchange) => this.#urls.locationOf(id, exchange),
       download: (record, exchange, request) => this.#download(record, exchange, request),
       answerError: (error, exchange, method) => this.#answerError(error, exchange, method),
     })
   }
 
-  async #requestOf(exchange: Exchange): Promise<HookedRequest> {
+  async #enter(exchange: Exchange, writes: boolean): Promise<Visit> {
+    const admission = await this.#admit(exchange, exchange.method)
+    if (writes) admission?.demand('append')
     await this.start()
     const urlOf = (id: string) => this.#urls.locationOf(id, exchange)
-    const request = new HookedRequest(exchange, this.#options, this.#events, urlOf)
-    request.locker = await this.#lockers.of(exchange)
-    return request
+    const locker = await this.#lockers.of(exchange)
+    const requestOf = async (body?: () => Readable) => {
+      const of = body ? new BodyExchange(exchange, body) : exchange
+      const request = new HookedRequest(of, this.#options, this.#events, urlOf)
+      if (admission) request.admit(admission)
+      request.locker = locker
+      return request
+    }
+    return { exchange, requestOf }
   }
 
   /** What is done without a request has hooks all the same; they are shown one that asks for nothing. */

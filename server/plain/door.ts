@@ -1,4 +1,5 @@
 /** What the plain doors need of the server that they belong to. */
+import type { Readable } from 'node:stream'
 import type { UploadRecord } from '../../stores/contracts.ts'
 import type { Exchange, Reply } from '../host/exchange.ts'
 import type { HookedRequest } from '../host/tus-hooks.ts'
@@ -12,13 +13,20 @@ export interface Door {
     readonly disableTermination?: boolean | undefined
     readonly disableDownload?: boolean | undefined
   }
-  /** A request as engine and hooks see it, when it is known whose it is. Fails when it is refused. */
-  requestOf(exchange: Exchange): Promise<HookedRequest>
+  /** Lets a request in, or fails. `writes`: whether it brings bytes of an upload. */
+  enter(exchange: Exchange, writes: boolean): Promise<Visit>
   /** The URL of an upload below the base path. */
   locationOf(id: string, exchange: Exchange): string
   download(record: UploadRecord, exchange: Exchange, request: HookedRequest): Promise<Reply>
   /** What a client is told of a failure, as the hooks want it. */
   answerError(error: unknown, exchange: Exchange, method: string): Promise<Answer>
+}
+
+/** One request that was let in. */
+export interface Visit {
+  readonly exchange: Exchange
+  /** The request as engine and hooks see it; with a body of its own for each upload that it makes. */
+  requestOf(body?: () => Readable): Promise<HookedRequest>
 }
 
 /** Tells that an upload was finished, and lets the finish hook change the answer. */

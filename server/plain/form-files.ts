@@ -6,12 +6,10 @@ import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
 import type { UploadRecord } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
-import type { Exchange } from '../host/exchange.ts'
 import type { HookedRequest } from '../host/tus-hooks.ts'
 import type { Outcome } from '../protocol/messages.ts'
 import { metadataOf } from '../protocol/plain.ts'
-import { BodyExchange } from './body-exchange.ts'
-import type { Door } from './door.ts'
+import type { Door, Visit } from './door.ts'
 import type { FormFile } from './form-reader.ts'
 import { compareWithKept, mostKept, type Overlap } from './kept-files.ts'
 import { keyOfName, type NamedUploads } from './named-uploads.ts'
@@ -42,14 +40,14 @@ export class FormFiles {
     this.#uploads = uploads
   }
 
-  async store(sent: FormFile, exchange: Exchange, who: readonly string[]): Promise<Stored> {
+  async store(sent: FormFile, visit: Visit, who: readonly string[]): Promise<Stored> {
     const { bytes } = this.#door.engine
     const file = hashing(sent)
     const key = keyOfName('form', who, file.name)
     const kept = await this.#uploads.resting(key, silentMs, mostKept)
     const overlap = await compareWithKept(file, kept, bytes)
     const body = new FileBody(file, overlap, bytes)
-    const request = await this.#door.requestOf(new BodyExchange(exchange, () => body.open()))
+    const request = await visit.requestOf(() => body.open())
     request.named = (id) => this.#uploads.note(key, id, { lasting: false })
     try {
       const outcome = await this.#send(file, overlap, body, request)

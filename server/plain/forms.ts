@@ -4,7 +4,7 @@ import type { Exchange, Reply } from '../host/exchange.ts'
 import { corsHeaders } from '../protocol/cors.ts'
 import { keyOf } from '../protocol/plain.ts'
 import type { Answer, RequestHeaders } from '../protocol/tus.ts'
-import { conclude, type Door } from './door.ts'
+import { conclude, type Door, type Visit } from './door.ts'
 import { FormFiles, type StoredFile } from './form-files.ts'
 import { type FormFile, FormReader } from './form-reader.ts'
 import type { NamedUploads } from './named-uploads.ts'
@@ -19,10 +19,11 @@ export class Forms {
     this.#files = new FormFiles(door, uploads)
   }
 
-  async receive(exchange: Exchange, key: string | undefined): Promise<Reply> {
+  async receive(visit: Visit, key: string | undefined): Promise<Reply> {
     const { engine } = this.#door
+    const { exchange } = visit
     this.#refuseStrangers(exchange.headers)
-    const { asker } = await this.#door.requestOf(exchange)
+    const { asker } = await visit.requestOf()
     if (engine.isDraining) throw new Refusal('unavailable', { retryAfterS: 1 })
     // Only now a client that waits is told to go on.
     const form = new FormReader(exchange.body(), exchange.headers, { idleMs: engine.settings.idleMs })
@@ -31,7 +32,7 @@ export class Forms {
     try {
       for (let file = await form.next(); file; file = await form.next()) {
         if (await isNothing(file)) continue
-        const result = await this.#files.store(file, exchange, whose())
+        const result = await this.#files.store(file, visit, whose())
         if (result.is === 'cut') return cut(exchange, result.why)
         if (result.is === 'unfinished') break
         stored.add(result, this.#wordsOf(result, file, exchange))

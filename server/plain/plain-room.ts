@@ -55,24 +55,24 @@ export class PlainRoom {
     }
   }
 
-  #run(exchange: Exchange): Promise<Reply> | Reply {
+  async #run(exchange: Exchange): Promise<Reply> {
     const { method, url, headers } = exchange
+    if (method === 'OPTIONS') return { is: 'answer', status: 204, headers: { Allow: plainMethods } }
+    const visit = await this.#door.enter(exchange, method === 'POST' || method === 'PUT')
     const command = parsePlain({ method, url, headers }, this.#path)
     switch (command.do) {
-      case 'options':
-        return { is: 'answer', status: 204, headers: { Allow: plainMethods } }
       case 'show-form':
         return { is: 'answer', ...formPage(`${this.#path}/`) }
       case 'form':
-        return this.#forms.receive(exchange, command.key)
+        return this.#forms.receive(visit, command.key)
       case 'put':
-        return this.#puts.put(command, exchange)
+        return this.#puts.put(command, visit)
       case 'ask':
-        return this.#puts.ask(command.name, exchange)
+        return this.#puts.ask(command.name, visit)
       case 'read':
-        return this.#puts.read(command.name, exchange)
+        return this.#puts.read(command.name, visit)
       case 'remove':
-        return this.#puts.remove(command.name, exchange)
+        return this.#puts.remove(command.name, visit)
     }
   }
 }

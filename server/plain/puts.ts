@@ -5,12 +5,12 @@
 import { Readable } from 'node:stream'
 import type { UploadRecord } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
+import { BodyExchange } from '../host/body-exchange.ts'
 import type { Exchange, Reply } from '../host/exchange.ts'
 import type { HookedRequest } from '../host/tus-hooks.ts'
 import type { Outcome } from '../protocol/messages.ts'
 import { type ContentRange, metadataOf, type PutCommand } from '../protocol/plain.ts'
-import { BodyExchange } from './body-exchange.ts'
-import { conclude, type Door } from './door.ts'
+import { conclude, type Door, type Visit } from './door.ts'
 import { keyOfName, type NamedUploads } from './named-uploads.ts'
 
 export class Puts {
@@ -22,9 +22,9 @@ export class Puts {
     this.#uploads = uploads
   }
 
-  async put(command: PutCommand, exchange: Exchange): Promise<Reply> {
+  async put(command: PutCommand, { exchange, requestOf }: Visit): Promise<Reply> {
     const body = new CountedBody(exchange, command)
-    const request = await this.#door.requestOf(new BodyExchange(exchange, () => body.open()))
+    const request = await requestOf(() => body.open())
     const key = keyOf(request, command.name)
     const before = await this.#uploads.find(key)
     request.named = (id) => this.#uploads.note(key, id, { lasting: true })
@@ -60,8 +60,8 @@ export class Puts {
   }
 
   /** How far the upload is that was begun last, and what the name means now. */
-  async ask(name: string, exchange: Exchange): Promise<Reply> {
-    const request = await this.#door.requestOf(exchange)
+  async ask(name: string, { exchange, requestOf }: Visit): Promise<Reply> {
+    const request = await requestOf()
     const { finished, begun } = await this.#uploads.find(keyOf(request, name))
     const now = begun && (await this.#offsetOf(begun, request))
     const shown = now ?? finished
@@ -74,9 +74,9 @@ export class Puts {
     return { is: 'answer', status: 200, headers: { ...headers, ...offsetHeaders(shown) } }
   }
 
-  async read(name: string, exchange: Exchange): Promise<Reply> {
+  async read(name: string, { exchange, requestOf }: Visit): Promise<Reply> {
     if (this.#door.options.disableDownload) throw new Refusal('download-disabled')
-    const request = await this.#door.requestOf(exchange)
+    const request = await requestOf()
     const { finished } = await this.#uploads.find(keyOf(request, name))
     if (finished === undefined) throw new Refusal('name-unknown')
     const { id } = finished.head
@@ -90,9 +90,9 @@ export class Puts {
     return { ...reply, headers: { ...reply.headers, 'Cache-Control': 'no-cache' } }
   }
 
-  async remove(name: string, exchange: Exchange): Promise<Reply> {
+  async remove(name: string, { exchange, requestOf }: Visit): Promise<Reply> {
     if (this.#door.options.disableTermination) throw new Refusal('termination-disabled')
-    const request = await this.#door.requestOf(exchange)
+    const request = await requestOf()
     const key = keyOf(request, name)
     const { finished, begun } = await this.#uploads.find(key)
     if (finished === undefined && begun === undefined) throw new Refusal('name-unknown')

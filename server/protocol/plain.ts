@@ -23,7 +23,6 @@ export interface PutCommand {
 }
 
 export type PlainCommand =
-  | { readonly do: 'options' }
   /** Show people a form. */
   | { readonly do: 'show-form' }
   | { readonly do: 'form'; readonly key: string | undefined }
@@ -41,7 +40,6 @@ export function parsePlain(
   { method, url, headers }: { method: string; url: string; headers: RequestHeaders },
   mountPath: string,
 ): PlainCommand {
-  if (method === 'OPTIONS') return { do: 'options' }
   const name = nameOf(url, mountPath)
   switch (method) {
     case 'POST':

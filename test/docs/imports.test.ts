@@ -22,7 +22,7 @@ const notForStores = /^(?!fastify|@fastify|@tus\/server|pino|srvx|middie|node:ht
 const rules: Record<string, Rule> = {
   server: { ours: /^(server|stores)\//, others: anything },
   'server/host': {
-    ours: /^(server\/(protocol|uploads)\/|stores\/|server\/(errors|config|setting-kinds)\.ts$|server\/plain\/plain-room\.ts$)/,
+    ours: /^(server\/(protocol|uploads)\/|stores\/|server\/(errors|config|setting-kinds)\.ts$|server\/plain\/(door|plain-room)\.ts$)/,
     others: anything,
   },
   'server/plain': {

@@ -1,9 +1,9 @@
 /** A request of which one upload gets a part of the body: a file of a form, or bytes that have to be counted. */
 import type { Readable } from 'node:stream'
 import type { ServerRequest } from 'srvx'
-import type { Exchange } from '../host/exchange.ts'
-import type { RequestFacts } from '../host/request-facts.ts'
 import type { RequestHeaders } from '../protocol/tus.ts'
+import type { Exchange } from './exchange.ts'
+import type { RequestFacts } from './request-facts.ts'
 
 export class BodyExchange implements Exchange {
   readonly #whole: Exchange
@@ -24,6 +24,10 @@ export class BodyExchange implements Exchange {
 
   get headers(): RequestHeaders {
     return this.#whole.headers
+  }
+
+  get authorization(): readonly string[] {
+    return this.#whole.authorization
   }
 
   get trailers(): RequestHeaders {
