@@ -28,7 +28,7 @@ export interface StoredFile {
 /** `unfinished`: what came is kept; the form, or this server, has come to its end. */
 export type Stored =
   | ({ readonly is: 'stored' } & StoredFile)
-  | { readonly is: 'unfinished'; readonly record: UploadRecord | undefined }
+  | { readonly is: 'unfinished' }
   | { readonly is: 'cut'; readonly why: string }
 
 export class FormFiles {
@@ -48,15 +48,13 @@ export class FormFiles {
     const overlap = await compareWithKept(file, kept, bytes)
     const body = new FileBody(file, overlap, bytes)
     const request = await visit.requestOf(() => body.open())
-    request.named = (id) => this.#uploads.note(key, id, { lasting: false })
     try {
-      const outcome = await this.#send(file, overlap, body, request)
-      if (outcome.is === 'refused') throw outcome.refusal
-      if (outcome.is === 'cut') return { is: 'cut', why: outcome.why }
-      if (outcome.is !== 'created' && outcome.is !== 'appended')
-        return { is: 'unfinished', record: undefined }
+      const outcome = await this.#send(file, key, overlap, body, request)
+      if (outcome?.is === 'refused') throw outcome.refusal
+      if (outcome?.is === 'cut') return { is: 'cut', why: outcome.why }
+      if (outcome?.is !== 'created' && outcome?.is !== 'appended') return { is: 'unfinished' }
       const { record } = outcome
-      if (!file.isWhole || record.mark.offset !== file.size) return { is: 'unfinished', record }
+      if (!file.isWhole || record.mark.offset !== file.size) return { is: 'unfinished' }
       const finished = record.mark.state === 'finished' ? record : await this.#finish(record, request)
       await this.#uploads.forget(key, finished.head.id)
       return { is: 'stored', record: finished, request, sha256: file.sha256() }
@@ -67,10 +65,11 @@ export class FormFiles {
 
   async #send(
     file: HashedFile,
+    key: string,
     { goesOn, matched }: Overlap,
     body: FileBody,
     request: HookedRequest,
-  ): Promise<Outcome> {
+  ): Promise<Outcome | undefined> {
     if (goesOn) {
       const { id } = goesOn.head
       const { offset } = goesOn.mark
@@ -83,8 +82,10 @@ export class FormFiles {
       body.from = 0
     }
     const length = matched === 0 ? await body.lengthWithin(smallBytes) : undefined
-    // Nobody is there, and there is nothing to keep.
-    if (file.size === 0 && !file.isWhole) return { is: 'cut', record: undefined, why: 'client-gone' }
+    // Nothing came of it, and no end.
+    if (file.size === 0 && !file.isWhole) return undefined
+    // What is here already, whole, will not be looked for.
+    if (length === undefined) request.named = (id) => this.#uploads.note(key, id, { lasting: false })
     return this.#door.engine.create(
       {
         do: 'create',

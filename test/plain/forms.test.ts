@@ -306,6 +306,7 @@ describe('a form that can not be taken', () => {
     expect(await refused(site, Buffer.from('hello'))).toEqual([400, 'form-cut'])
     expect(await refused(site, Buffer.alloc(0))).toEqual([400, 'form-cut'])
     expect(await refused(site, Buffer.from(`--${boundary}--\r\n`))).toEqual([400, 'form-empty'])
+    expect(await refused(site, Buffer.from(partHead('f', 'a')))).toEqual([400, 'form-cut'])
     expect(await refused(site, Buffer.from(`--other\r\n${part('f', 'x', 'x')}--other--`))).toEqual([
       400,
       'form-cut',
