@@ -23,8 +23,16 @@ const limits = {
  * - `whole`: its last boundary came
  * - `cut`: its body ended before that
  * - `client-gone`, `idle`: the client went away, or was silent for too long
+ * - `stopped`: somebody here asked for it
  */
-export type FormEnd = 'whole' | 'cut' | 'client-gone' | 'idle'
+export type FormEnd = 'whole' | 'cut' | 'client-gone' | 'idle' | 'stopped'
+
+export interface FormReaderOptions {
+  /** A form of which nothing comes for this long is ended. */
+  readonly idleMs: number
+  /** Aborts when no more is to be read. */
+  readonly stop: AbortSignal
+}
 
 /** One file of a form, as far as it has come. */
 export class FormFile {
@@ -76,10 +84,14 @@ export class FormFile {
   }
 }
 
+/** Why nothing more is read. */
+type Unread = 'client-gone' | 'idle' | 'stopped'
+
 export class FormReader {
   readonly fields = new Map<string, string>()
   readonly #source: Readable
   readonly #idleMs: number
+  readonly #stop: AbortSignal
   readonly #parser: BusboyInstance
   readonly #files: FormFile[] = []
   #isParsed = false
@@ -87,9 +99,10 @@ export class FormReader {
   #refusal: Refusal | undefined
   end: FormEnd | undefined
 
-  constructor(source: Readable, headers: RequestHeaders, { idleMs }: { idleMs: number }) {
+  constructor(source: Readable, headers: RequestHeaders, { idleMs, stop }: FormReaderOptions) {
     this.#source = source
     this.#idleMs = idleMs
+    this.#stop = stop
     try {
       this.#parser = new Busboy({ headers: headers as BusboyHeaders, limits })
     } catch (error) {
@@ -173,15 +186,17 @@ export class FormReader {
   }
 
   /** What is there, or what comes next. The time that counts is the client's: it begins when we wait for it. */
-  #read(): Promise<Buffer | 'end' | 'client-gone' | 'idle'> {
+  #read(): Promise<Buffer | 'end' | Unread> {
     const source = this.#source
+    if (this.#stop.aborted) return Promise.resolve('stopped')
     const chunk: Buffer | null = source.read()
     if (chunk !== null) return Promise.resolve(chunk)
     if (source.readableEnded) return Promise.resolve('end')
     if (source.destroyed) return Promise.resolve('client-gone')
     return new Promise((resolve) => {
-      const settle = (what: Buffer | 'end' | 'client-gone' | 'idle') => {
+      const settle = (what: Buffer | 'end' | Unread) => {
         clearTimeout(timer)
+        this.#stop.removeEventListener('abort', onStop)
         source.off('readable', onReadable).off('end', onEnd).off('close', onGone).off('error', onGone)
         resolve(what)
       }
@@ -191,6 +206,8 @@ export class FormReader {
       }
       const onEnd = () => settle('end')
       const onGone = () => settle(source.readableEnded ? 'end' : 'client-gone')
+      const onStop = () => settle('stopped')
+      this.#stop.addEventListener('abort', onStop)
       const timer = setTimeout(() => settle('idle'), this.#idleMs)
       source.on('readable', onReadable).on('end', onEnd).on('close', onGone).on('error', onGone)
     })

@@ -26,7 +26,10 @@ export class Forms {
     const { asker } = await visit.requestOf()
     if (engine.isDraining) throw new Refusal('unavailable', { retryAfterS: 1 })
     // Only now a client that waits is told to go on.
-    const form = new FormReader(exchange.body(), exchange.headers, { idleMs: engine.settings.idleMs })
+    const form = new FormReader(exchange.body(), exchange.headers, {
+      idleMs: engine.settings.idleMs,
+      stop: engine.draining,
+    })
     const whose = () => clientOf(asker.owner, key ?? keyOf(form.fields.get('upload-key')), exchange)
     const stored = new StoredFiles(this.#door)
     try {

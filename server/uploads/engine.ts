@@ -108,6 +108,11 @@ export class UploadEngine implements HoldContext {
     await this.bytes.close()
   }
 
+  /** Aborts when nothing new is taken any more. */
+  get draining(): AbortSignal {
+    return this.#draining.signal
+  }
+
   get isDraining(): boolean {
     return this.#draining.signal.aborted
   }

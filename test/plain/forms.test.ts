@@ -390,6 +390,19 @@ it('tells hooks and listeners of each file, and lets the finish hook answer for 
   )
 })
 
+it('is ended at once when the server is, wherever it stands', async () => {
+  const site = await start()
+  const inFields = await sendAndLeave(site, Buffer.from(partHead('note')), 1000)
+  const inFile = await sendAndLeave(site, part('f', Buffer.alloc(200_000), 'a').subarray(0, 150_000), 300_000)
+  await vi.waitFor(async () => expect(await sizesOf(site)).toHaveLength(1), { timeout: 10_000 })
+  await site.server.drain()
+  for (const request of [inFields, inFile]) {
+    const { status, headers, text } = await request.answer
+    expect([status, headers['retry-after'], text]).toEqual([503, '1', expect.stringContaining('unavailable')])
+  }
+  expect((await sizesOf(site))[0]).toBeGreaterThan(100_000)
+})
+
 it('shows people a form', async () => {
   const site = await start()
   const answer = await site.send('GET', '/upload')
