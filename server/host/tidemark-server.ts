@@ -8,6 +8,7 @@ import { Server } from '@tus/server'
 import { StoreError, type UploadRecord } from '../../stores/contracts.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
 import { Admission } from '../access/admission.ts'
+import type { Gate } from '../access/gate.ts'
 import { Refusal } from '../errors.ts'
 import type { Visit } from '../plain/door.ts'
 import { PlainRoom } from '../plain/plain-room.ts'
@@ -18,7 +19,7 @@ import { pathOf } from '../protocol/upload-url.ts'
 import { UploadEngine } from '../uploads/engine.ts'
 import { type Progress, progressOf } from '../uploads/progress.ts'
 import { Sweeper } from '../uploads/sweeper.ts'
-import { abilitiesOf, byteStoreOf, expiryOf, refuseUnable } from './abilities.ts'
+import { abilitiesOf, byteStoreOf, checkGate, expiryOf, refuseUnable } from './abilities.ts'
 import { audiencesOf } from './audiences.ts'
 import { BodyExchange } from './body-exchange.ts'
 import { download } from './download.ts'
@@ -46,6 +47,7 @@ export class TidemarkServer extends Server {
     this.#lockers = new Lockers(locker, {
       onUnlockFailed: (id, error) => options.report?.({ is: 'unlock-failed', id, error }),
     })
+    checkGate(options)
     const bytes = byteStoreOf(options.datastore)
     this.engine = new UploadEngine({
       bytes,
@@ -150,7 +152,9 @@ export class TidemarkServer extends Server {
     const route = method === 'GET' && this.handlers.GET.paths.get(pathOf(exchange.url))
     try {
       if (route) return { is: 'response', response: await route(exchange.request) }
-      const admission = await this.#admit(exchange, method)
+      const { gate } = this.#options
+      // In preflights nobody is asked: browsers send them without a token.
+      const admission = gate && method !== 'OPTIONS' ? await this.#admit(gate, exchange, method) : undefined
       await this.start()
       const target = this.#urls.targetOf(exchange)
       if (target.is === 'upload') exchange.facts.uploadId = target.id
@@ -164,10 +168,8 @@ export class TidemarkServer extends Server {
     }
   }
 
-  /** Who asks; undefined where nobody is asked, as in preflights, which browsers send without a token. */
-  async #admit(exchange: Exchange, method: string): Promise<Admission | undefined> {
-    const { gate, now = Date.now } = this.#options
-    if (gate === undefined || method === 'OPTIONS') return undefined
+  async #admit(gate: Gate, exchange: Exchange, method: string): Promise<Admission> {
+    const { now = Date.now } = this.#options
     const { url, headers, authorization, facts } = exchange
     const admission = await Admission.of(gate, { method, url, headers, authorization }, now)
     facts.owner = admission.identity.owner
@@ -314,7 +316,8 @@ export class TidemarkServer extends Server {
   }
 
   async #enter(exchange: Exchange, writes: boolean): Promise<Visit> {
-    const admission = await this.#admit(exchange, exchange.method)
+    const { gate } = this.#options
+    const admission = gate && (await this.#admit(gate, exchange, exchange.method))
     if (writes) admission?.demand('append')
     await this.start()
     const urlOf = (id: string) => this.#urls.locationOf(id, exchange)
