@@ -30,6 +30,10 @@ export class BodyExchange implements Exchange {
     return this.#whole.authorization
   }
 
+  get peerPort(): number | undefined {
+    return this.#whole.peerPort
+  }
+
   get trailers(): RequestHeaders {
     return this.#whole.trailers
   }

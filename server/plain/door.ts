@@ -4,6 +4,7 @@ import type { UploadRecord } from '../../stores/contracts.ts'
 import type { Exchange, Reply } from '../host/exchange.ts'
 import type { HookedRequest } from '../host/tus-hooks.ts'
 import type { CorsOptions } from '../protocol/cors.ts'
+import type { Command } from '../protocol/messages.ts'
 import type { Answer } from '../protocol/tus.ts'
 import type { UploadEngine } from '../uploads/engine.ts'
 
@@ -27,11 +28,13 @@ export interface Visit {
   readonly exchange: Exchange
   /** The request as engine and hooks see it; with a body of its own for each upload that it makes. */
   requestOf(body?: () => Readable): Promise<HookedRequest>
+  /** Asked before the engine is, of everything; fails when hooks do not allow it. */
+  allow(request: HookedRequest, command: Command): Promise<void>
 }
 
 /** Tells that an upload was finished, and lets the finish hook change the answer. */
 export function conclude(door: Door, request: HookedRequest, record: UploadRecord, answer: Answer): Answer {
-  if (!request.hasFinished) return answer
+  if (!request.hasFinished) return request.withFinishHook(answer)
   let changed = answer
   try {
     changed = request.withFinishHook(answer)

@@ -49,7 +49,7 @@ export class FormFiles {
     const body = new FileBody(file, overlap, bytes)
     const request = await visit.requestOf(() => body.open())
     try {
-      const outcome = await this.#send(file, key, overlap, body, request)
+      const outcome = await this.#send(file, key, overlap, { body, request, visit })
       if (outcome?.is === 'refused') throw outcome.refusal
       if (outcome?.is === 'cut') return { is: 'cut', why: outcome.why }
       if (outcome?.is !== 'created' && outcome?.is !== 'appended') return { is: 'unfinished' }
@@ -67,8 +67,7 @@ export class FormFiles {
     file: HashedFile,
     key: string,
     { goesOn, matched }: Overlap,
-    body: FileBody,
-    request: HookedRequest,
+    { body, request, visit }: { body: FileBody; request: HookedRequest; visit: Visit },
   ): Promise<Outcome | undefined> {
     if (goesOn) {
       const { id } = goesOn.head
@@ -76,7 +75,9 @@ export class FormFiles {
       await request.incoming(id)
       body.from = offset
       const rest = { length: undefined, contentLength: undefined, checksum: undefined }
-      const outcome = await this.#door.engine.append({ do: 'append', id, offset, ...rest }, request)
+      const append = { do: 'append', id, offset, ...rest } as const
+      await visit.allow(request, append)
+      const outcome = await this.#door.engine.append(append, request)
       // Somebody else went on with it, or took it away: then it is a new one.
       if (outcome.is !== 'refused' || body.isOpen) return outcome
       body.from = 0
@@ -86,19 +87,18 @@ export class FormFiles {
     if (file.size === 0 && !file.isWhole) return undefined
     // What is here already, whole, will not be looked for.
     if (length === undefined) request.named = (id) => this.#uploads.note(key, id, { lasting: false })
-    return this.#door.engine.create(
-      {
-        do: 'create',
-        length,
-        metadata: metadataOf(file.name, file.type),
-        isBytes: true,
-        hasBody: length !== 0,
-        contentLength: length,
-        checksum: undefined,
-        dialect: 'form',
-      },
-      request,
-    )
+    const create = {
+      do: 'create',
+      length,
+      metadata: metadataOf(file.name, file.type),
+      isBytes: true,
+      hasBody: length !== 0,
+      contentLength: length,
+      checksum: undefined,
+      dialect: 'form',
+    } as const
+    await visit.allow(request, create)
+    return this.#door.engine.create(create, request)
   }
 
   /** The length is known when the end was seen. */

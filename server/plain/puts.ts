@@ -22,9 +22,10 @@ export class Puts {
     this.#uploads = uploads
   }
 
-  async put(command: PutCommand, { exchange, requestOf }: Visit): Promise<Reply> {
+  async put(command: PutCommand, visit: Visit): Promise<Reply> {
+    const { exchange } = visit
     const body = new CountedBody(exchange, command)
-    const request = await requestOf(() => body.open())
+    const request = await visit.requestOf(() => body.open())
     const key = keyOf(request, command.name)
     const before = await this.#uploads.find(key)
     request.named = (id) => this.#uploads.note(key, id, { lasting: true })
@@ -34,8 +35,8 @@ export class Puts {
       return this.#answer(before.finished!, command, exchange, { status: 200 })
     const outcome =
       first === 0
-        ? await this.#begin(command, request)
-        : await this.#goOn(before.begun, range!, command, request, before.finished?.mark.offset)
+        ? await this.#begin(command, request, visit)
+        : await this.#goOn(before.begun, range!, { command, request, visit }, before.finished?.mark.offset)
     if (outcome.is === 'refused') throw outcome.refusal
     if (outcome.is === 'cut') {
       exchange.facts.code = outcome.why
@@ -60,28 +61,34 @@ export class Puts {
   }
 
   /** How far the upload is that was begun last, and what the name means now. */
-  async ask(name: string, { exchange, requestOf }: Visit): Promise<Reply> {
-    const request = await requestOf()
+  async ask(name: string, visit: Visit): Promise<Reply> {
+    const { exchange } = visit
+    const request = await visit.requestOf()
     const { finished, begun } = await this.#uploads.find(keyOf(request, name))
-    const now = begun && (await this.#offsetOf(begun, request))
+    const now = begun && (await this.#offsetOf(begun, request, visit))
     const shown = now ?? finished
     if (shown === undefined) throw new Refusal('name-unknown')
     exchange.facts.uploadId = shown.head.id
     exchange.facts.offset = shown.mark.offset
     const served = now?.mark.state === 'finished' ? now : finished
-    if (shown !== now) await request.incoming(shown.head.id)
+    if (shown !== now) {
+      await request.incoming(shown.head.id)
+      await visit.allow(request, { do: 'offset', id: shown.head.id })
+    }
     const headers = served ? await this.#headersOf(served, exchange, request) : {}
     return { is: 'answer', status: 200, headers: { ...headers, ...offsetHeaders(shown) } }
   }
 
-  async read(name: string, { exchange, requestOf }: Visit): Promise<Reply> {
+  async read(name: string, visit: Visit): Promise<Reply> {
+    const { exchange } = visit
     if (this.#door.options.disableDownload) throw new Refusal('download-disabled')
-    const request = await requestOf()
+    const request = await visit.requestOf()
     const { finished } = await this.#uploads.find(keyOf(request, name))
     if (finished === undefined) throw new Refusal('name-unknown')
     const { id } = finished.head
     exchange.facts.uploadId = id
     await request.incoming(id)
+    await visit.allow(request, { do: 'read', id })
     const outcome = await this.#door.engine.read(id, request)
     if (outcome.is !== 'readable') throw new Refusal('name-unknown')
     const reply = await this.#door.download(outcome.record, exchange, request)
@@ -90,9 +97,10 @@ export class Puts {
     return { ...reply, headers: { ...reply.headers, 'Cache-Control': 'no-cache' } }
   }
 
-  async remove(name: string, { exchange, requestOf }: Visit): Promise<Reply> {
+  async remove(name: string, visit: Visit): Promise<Reply> {
+    const { exchange } = visit
     if (this.#door.options.disableTermination) throw new Refusal('termination-disabled')
-    const request = await requestOf()
+    const request = await visit.requestOf()
     const key = keyOf(request, name)
     const { finished, begun } = await this.#uploads.find(key)
     if (finished === undefined && begun === undefined) throw new Refusal('name-unknown')
@@ -100,6 +108,7 @@ export class Puts {
     for (const { head } of [finished, begun].filter((record) => record !== undefined)) {
       exchange.facts.uploadId = head.id
       await request.incoming(head.id)
+      await visit.allow(request, { do: 'terminate', id: head.id })
       const outcome = await this.#door.engine.terminate(head.id, request)
       if (outcome.is === 'terminated') {
         request.answer = answer
@@ -112,28 +121,30 @@ export class Puts {
     return { is: 'answer', ...answer }
   }
 
-  #begin({ name, range, contentLength, type }: PutCommand, request: HookedRequest): Promise<Outcome> {
-    return this.#door.engine.create(
-      {
-        do: 'create',
-        length: range ? range.size : contentLength,
-        metadata: metadataOf(name, type),
-        isBytes: true,
-        hasBody: contentLength !== 0,
-        contentLength,
-        checksum: undefined,
-        dialect: 'put',
-      },
-      request,
-    )
+  async #begin(
+    { name, range, contentLength, type }: PutCommand,
+    request: HookedRequest,
+    visit: Visit,
+  ): Promise<Outcome> {
+    const command = {
+      do: 'create',
+      length: range ? range.size : contentLength,
+      metadata: metadataOf(name, type),
+      isBytes: true,
+      hasBody: contentLength !== 0,
+      contentLength,
+      checksum: undefined,
+      dialect: 'put',
+    } as const
+    await visit.allow(request, command)
+    return this.#door.engine.create(command, request)
   }
 
   /** `otherwise` is where a client stands for whom nothing is begun. */
   async #goOn(
     begun: UploadRecord | undefined,
     { first, size }: ContentRange,
-    { contentLength }: PutCommand,
-    request: HookedRequest,
+    { command, request, visit }: { command: PutCommand; request: HookedRequest; visit: Visit },
     otherwise = 0,
   ): Promise<Outcome> {
     if (begun === undefined) throw new Refusal('range-conflict', { offset: otherwise })
@@ -141,11 +152,18 @@ export class Puts {
     await request.incoming(id)
     const isOther = begun.mark.length !== undefined && size !== undefined && begun.mark.length !== size
     if (isOther) throw new Refusal('range-conflict', { offset: begun.mark.offset })
+    const { contentLength } = command
+    const append = {
+      do: 'append',
+      id,
+      offset: first,
+      length: size,
+      contentLength,
+      checksum: undefined,
+    } as const
+    await visit.allow(request, append)
     await request.named?.(id)
-    const outcome = await this.#door.engine.append(
-      { do: 'append', id, offset: first, length: size, contentLength, checksum: undefined },
-      request,
-    )
+    const outcome = await this.#door.engine.append(append, request)
     if (outcome.is !== 'refused') return outcome
     const { code, offset = 0 } = outcome.refusal
     if (code === 'offset-conflict') throw new Refusal('range-conflict', { offset })
@@ -169,8 +187,13 @@ export class Puts {
   }
 
   /** Where whoever goes on has to begin: who is sending is asked to stop, as for a tus HEAD. Undefined when it is gone. */
-  async #offsetOf({ head }: UploadRecord, request: HookedRequest): Promise<UploadRecord | undefined> {
+  async #offsetOf(
+    { head }: UploadRecord,
+    request: HookedRequest,
+    visit: Visit,
+  ): Promise<UploadRecord | undefined> {
     await request.incoming(head.id)
+    await visit.allow(request, { do: 'offset', id: head.id })
     const outcome = await this.#door.engine.offset(head.id, request)
     if (outcome.is === 'offset') return outcome.record
     if (outcome.is !== 'refused') throw new Refusal('busy', { retryAfterS: 1 })

@@ -10,6 +10,7 @@
  *     .<id>.finals/     of a part: one link for every final that was made of it; a file in its place takes no more
  *     .tidemark/outbox/ a file for every event that somebody is still to be told of
  *     .tidemark/names/  a folder for every name, with a link for every upload that was made under it
+ *     .tidemark/undelivered/   a file for every event that was given up
  */
 import path from 'node:path'
 import { StoreError } from '../contracts.ts'
@@ -73,6 +74,11 @@ export class FileLayout {
   /** Where the links of all names lie. */
   get names(): string {
     return path.join(this.directory, '.tidemark', 'names')
+  }
+
+  /** Where what could not be told lies, until somebody asks for it. */
+  get undelivered(): string {
+    return path.join(this.directory, '.tidemark', 'undelivered')
   }
 
   folder(id: string): string {
