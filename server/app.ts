@@ -16,7 +16,7 @@ import type { Logger } from 'pino'
 import { requireAdmin } from './access/admin.ts'
 import type { Gate } from './access/gate.ts'
 import { accessRoutes } from './access/routes.ts'
-import type { Config } from './config.ts'
+import { type Config, plainPathOf } from './config.ts'
 import type { ErrorCode } from './errors.ts'
 import { answerClientErrors } from './host/client-errors.ts'
 import { answerExpectations } from './host/continue.ts'
@@ -69,7 +69,7 @@ export function buildApp({
   requests,
   metrics,
 }: AppParts): FastifyInstance {
-  const isUploadUrl = uploadUrlTest(config.basePath, metrics?.path)
+  const isUploadUrl = uploadUrlTest(config, metrics?.path)
   const running = new RunningRequests()
   let draining = false
 
@@ -206,10 +206,14 @@ function isHostClear({ rawHeaders, httpVersion }: IncomingMessage): boolean {
  * `/files`, `/files/` and all below. At the root health checks and metrics keep their place; no id of an upload has a
  * slash in it.
  */
-function uploadUrlTest(basePath: string, metricsPath = ''): (url: string | undefined) => boolean {
+function uploadUrlTest(config: Config, metricsPath = ''): (url: string | undefined) => boolean {
+  const { basePath } = config
   const isBelowBase = isBelow(basePath)
+  const plainPath = plainPathOf(config)
+  const isPlain = plainPath === undefined ? () => false : isBelow(plainPath)
   return (url = '/') =>
-    isBelowBase(url) && !(basePath === '/' && (isHealth(pathOf(url)) || pathOf(url) === metricsPath))
+    isPlain(url) ||
+    (isBelowBase(url) && !(basePath === '/' && (isHealth(pathOf(url)) || pathOf(url) === metricsPath)))
 }
 
 const isHealth = (path: string) => /^\/health\/(live|ready)$/.test(path)

@@ -2,7 +2,7 @@
 import type { Logger } from 'pino'
 import proxyAddr from 'proxy-addr'
 import type { Gate } from './access/gate.ts'
-import type { Config } from './config.ts'
+import { type Config, plainPathOf } from './config.ts'
 import { hooksOf } from './hooks/hook-settings.ts'
 import type { Metrics } from './metrics/metrics.ts'
 import {
@@ -29,8 +29,10 @@ export async function assemble(
 ): Promise<Uploads> {
   const { corsAllowOrigin: origins, redisUrl } = config
   const trusts = proxyAddr.compile([...config.trustedProxies])
+  const plainPath = plainPathOf(config)
   const options: OpenUploadsOptions = {
     path: config.basePath,
+    ...(plainPath !== undefined && { plainPath }),
     directory: config.uploadDir,
     durability: config.durability,
     maxSize: config.maxSizeBytes,

@@ -18,6 +18,7 @@ import {
   optionalText,
   origins,
   ownPath,
+  pathOrOff,
   redisUrl,
   size,
   text,
@@ -76,6 +77,15 @@ export const settings = {
     kind: basePath,
     default: '/files/',
     sentence: 'Path under which uploads are created and live.',
+  }),
+  uploadPath: define({
+    group: listening,
+    flag: 'upload-path',
+    kind: pathOrOff,
+    default: '/upload',
+    sentence:
+      'Path for tools that know no tus: forms are sent to it, files are put under names below it; off for neither. ' +
+      'While base-path is / or shares its path, it is off.',
   }),
   behindProxy: define({
     group: listening,
@@ -308,11 +318,19 @@ export const settings = {
   }),
 } as const
 
-/** Uploads go first where they could be meant. */
-const hasRoomForUploadsApi = (basePath: string): boolean => basePath !== '/' && basePath !== '/uploads/'
+const uploadsApiPath = '/uploads'
 
-export function hasUploadsApi({ uploadsApi, basePath }: Pick<Config, 'uploadsApi' | 'basePath'>): boolean {
-  return uploadsApi !== 'off' && hasRoomForUploadsApi(basePath)
+/** Uploads go first where they could be meant. */
+function hasRoomForUploadsApi({
+  basePath,
+  uploadPath = '',
+}: Pick<Config, 'basePath' | 'uploadPath'>): boolean {
+  const isPlain = uploadPath === uploadsApiPath || uploadPath.startsWith(`${uploadsApiPath}/`)
+  return basePath !== '/' && basePath !== `${uploadsApiPath}/` && !isPlain
+}
+
+export function hasUploadsApi(config: Pick<Config, 'uploadsApi' | 'basePath' | 'uploadPath'>): boolean {
+  return config.uploadsApi !== 'off' && hasRoomForUploadsApi(config)
 }
 
 type Settings = typeof settings
@@ -321,6 +339,16 @@ type ValueOf<S> = S extends Setting<infer T> ? T : never
 
 /** Every setting, parsed. Units are in the names; what is empty in text is undefined here. */
 export type Config = { readonly [K in SettingKey]: ValueOf<Settings[K]> }
+
+/** Where forms and plain files go; undefined where that is switched off, or would be in the way of the uploads themselves. */
+export function plainPathOf({
+  uploadPath,
+  basePath,
+}: Pick<Config, 'uploadPath' | 'basePath'>): string | undefined {
+  if (uploadPath === undefined) return undefined
+  const plain = `${uploadPath}/`
+  return plain.startsWith(basePath) || basePath.startsWith(plain) ? undefined : uploadPath
+}
 
 export const variableOf = (flagName: string): string =>
   `TIDEMARK_${flagName.toUpperCase().replaceAll('-', '_')}`
@@ -358,8 +386,14 @@ export const rules: readonly Rule[] = [
   },
   {
     setting: 'uploadsApi',
-    breaks: ({ config }) => config.uploadsApi !== 'off' && !hasRoomForUploadsApi(config.basePath),
-    says: ({ name }) => `has no effect while ${name('basePath')} has that place; set it to off`,
+    breaks: ({ config }) => config.uploadsApi !== 'off' && !hasRoomForUploadsApi(config),
+    says: ({ config, name }) =>
+      `has no effect while ${name(config.uploadPath?.startsWith(uploadsApiPath) ? 'uploadPath' : 'basePath')} has that place; set it to off`,
+  },
+  {
+    setting: 'uploadPath',
+    breaks: ({ config }) => config.uploadPath !== undefined && plainPathOf(config) === undefined,
+    says: ({ name }) => `must not be below ${name('basePath')}, nor above it`,
   },
   {
     setting: 'expireMode',

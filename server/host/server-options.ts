@@ -32,6 +32,8 @@ export interface TidemarkServerOptions
   /** How long a request waits for its upload. Default 20,000. */
   readonly acquireLockTimeoutMs?: number
   readonly disableTermination?: boolean
+  /** Where forms and plain files are received, beside `path`. Default: nowhere. Needs a store of Tidemark. */
+  readonly plainPath?: string
   /** Remove parts once all uploads that were made of them are finished. Default: they stay. */
   readonly removeParts?: boolean
   readonly disableDownload?: boolean

@@ -3,6 +3,7 @@
  * through Tidemark's own dialect and engine. What it promises stands in docs/reliability.md.
  */
 import http, { type IncomingMessage, type ServerResponse } from 'node:http'
+import type { Readable } from 'node:stream'
 import { Server } from '@tus/server'
 import { StoreError, type UploadRecord } from '../../stores/contracts.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
@@ -15,6 +16,8 @@ import { HookError } from '../hooks/hook-types.ts'
 import { Hooks } from '../hooks/hooks.ts'
 import { changed } from '../hooks/request-hooks.ts'
 import { storageOf } from '../hooks/storage.ts'
+import type { Visit } from '../plain/door.ts'
+import { PlainRoom } from '../plain/plain-room.ts'
 import { corsHeaders } from '../protocol/cors.ts'
 import { maxHeaderBytes } from '../protocol/header-limit.ts'
 import type { Command, Outcome } from '../protocol/messages.ts'
@@ -25,6 +28,7 @@ import { type Progress, progressOf } from '../uploads/progress.ts'
 import { Sweeper } from '../uploads/sweeper.ts'
 import { abilitiesOf, byteStoreOf, checkGate, expiryOf, refuseUnable } from './abilities.ts'
 import { audiencesOf } from './audiences.ts'
+import { BodyExchange } from './body-exchange.ts'
 import { download } from './download.ts'
 import { type Exchange, NodeExchange, type Reply, toWebResponse, WebExchange } from './exchange.ts'
 import { Lockers } from './lockers.ts'
@@ -40,6 +44,7 @@ export class TidemarkServer extends Server {
   readonly #urls: UploadUrls
   readonly #lockers: Lockers
   readonly #hooks: Hooks | undefined
+  readonly #plain: PlainRoom | undefined
   #started: Promise<void> | undefined
 
   constructor(options: TidemarkServerOptions) {
@@ -77,6 +82,7 @@ export class TidemarkServer extends Server {
       },
     })
     this.#abilities = abilitiesOf(bytes, options)
+    this.#plain = this.#plainRoom(options)
   }
 
   /** Opens store, records and locker. The first request does it when nobody did before. */
@@ -158,6 +164,7 @@ export class TidemarkServer extends Server {
   }
 
   async #reply(exchange: Exchange): Promise<Reply> {
+    if (this.#plain?.owns(exchange.url)) return this.#plain.reply(exchange)
     const method = methodOf(exchange.method, exchange.headers)
     const reply = await this.#answer(exchange, method)
     if (reply.is !== 'answer') return reply
@@ -204,8 +211,7 @@ export class TidemarkServer extends Server {
     const refusal = refuseUnable(command, this.engine.bytes, this.#options)
     if (refusal) throw refusal
     if (command.do !== 'options') request.locker = await this.#lockers.of(exchange)
-    const { hooks, asker } = request
-    if (hooks?.asksForAccess) await askForAccess(command, hooks, { bytes: this.engine.bytes, asker })
+    await this.#allow(request, command)
     const outcome = await this.#perform(command, request)
     if (outcome.is === 'cut') {
       exchange.facts.code = outcome.why
@@ -220,6 +226,10 @@ export class TidemarkServer extends Server {
       withOffset: command.do === 'create' && command.isBytes,
     })
     return { is: 'answer', ...this.#conclude(command, outcome, answer, request, exchange) }
+  }
+
+  async #allow({ hooks, asker }: HookedRequest, command: Command): Promise<void> {
+    if (hooks?.asksForAccess) await askForAccess(command, hooks, { bytes: this.engine.bytes, asker })
   }
 
   async #download(record: UploadRecord, { headers }: Exchange, request: HookedRequest): Promise<Reply> {
@@ -328,6 +338,37 @@ export class TidemarkServer extends Server {
   #onUnexpected(error: unknown, facts: Exchange['facts']): void {
     facts.error = error
     this.#options.report?.({ is: 'request-failed', error })
+  }
+
+  /** Where forms and plain files are received; undefined when nobody wants it, or the store can not find names. */
+  #plainRoom(options: TidemarkServerOptions): PlainRoom | undefined {
+    const { plainPath } = options
+    if (plainPath === undefined || this.engine.bytes.names === undefined) return undefined
+    return new PlainRoom(plainPath, {
+      engine: this.engine,
+      options,
+      enter: (exchange, writes) => this.#enter(exchange, writes),
+      locationOf: (id, exchange) => this.#urls.locationOf(id, exchange),
+      download: (record, exchange, request) => this.#download(record, exchange, request),
+      answerError: (error, exchange, method) => this.#answerError(error, exchange, method),
+    })
+  }
+
+  async #enter(exchange: Exchange, writes: boolean): Promise<Visit> {
+    const { gate } = this.#options
+    const admission = gate && (await this.#admit(gate, exchange, exchange.method))
+    if (writes) admission?.demand('append')
+    await this.start()
+    const urlOf = (id: string) => this.#urls.locationOf(id, exchange)
+    const locker = await this.#lockers.of(exchange)
+    const requestOf = async (body?: () => Readable) => {
+      const of = body ? new BodyExchange(exchange, body) : exchange
+      const request = new HookedRequest(of, this.#options, this.#events, urlOf, this.#hooks)
+      if (admission) request.admit(admission)
+      request.locker = locker
+      return request
+    }
+    return { exchange, requestOf, allow: (request, command) => this.#allow(request, command) }
   }
 
   /** What is done without a request has hooks all the same; they are shown one that asks for nothing. */

@@ -51,6 +51,7 @@ export class HookedRequest implements UploadRequest {
   #finishAnswer: Awaited<ReturnType<NonNullable<ServerOptions['onUploadFinish']>>> | undefined
   #lastReceivedAt = performance.now()
   locker: Locker | undefined
+  named: UploadRequest['named']
   /** Set as soon as it is known; until then nobody was asked. */
   asker: Asker = anybody
   #admission: Admission | undefined

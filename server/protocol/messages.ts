@@ -2,7 +2,7 @@
  * The values that every dialect speaks. A dialect parses a request into a `Command`, the engine answers with an
  * `Outcome`, the dialect renders it. Neither side knows the other's headers or files.
  */
-import type { UploadRecord } from '../../stores/contracts.ts'
+import type { UploadHead, UploadRecord } from '../../stores/contracts.ts'
 import type { Refusal } from '../errors.ts'
 
 export type Command =
@@ -38,6 +38,8 @@ export interface CreateCommand {
   readonly checksum: ExpectedChecksum | undefined
   /** The words that make it a part of a later final, as sent. */
   readonly partial?: string | undefined
+  /** Where it came from; `tus` when nothing is said. */
+  readonly dialect?: UploadHead['dialect']
 }
 
 /** Makes one upload of the bytes of others. */

@@ -114,6 +114,11 @@ export class UploadEngine implements HoldContext {
     await this.bytes.close()
   }
 
+  /** Aborts when nothing new is taken any more. */
+  get draining(): AbortSignal {
+    return this.#draining.signal
+  }
+
   get isDraining(): boolean {
     return this.#draining.signal.aborted
   }
@@ -169,11 +174,12 @@ export class UploadEngine implements HoldContext {
     if (refusal) return { is: 'refused', refusal }
     const { partial } = command
     const draft: UploadHead = {
-      ...{ id, createdAt: this.now(), dialect: 'tus' },
+      ...{ id, createdAt: this.now(), dialect: command.dialect ?? 'tus' },
       ...newHeadOf(request.asker, command.metadata),
       ...(partial !== undefined && { concat: partial }),
     }
     const head = await request.beforeCreate(draft, command.length)
+    await request.named?.(head.id)
     return this.#holding(head.id, request, async (hold, lock) => {
       hold.take(await this.teller.creating(head, command.length, this.bytes, request))
       try {

@@ -19,6 +19,7 @@ import { checkFolder, createMark } from './create-mark.ts'
 import { type Durability, FileAppender, recordOf } from './file-appender.ts'
 import { FileConcatenation } from './file-concatenation.ts'
 import { FileLayout, ownId } from './file-layout.ts'
+import { FileNames } from './file-names.ts'
 import { FileOutbox } from './file-outbox.ts'
 import {
   asStoreError,
@@ -72,6 +73,7 @@ export class FileBytes implements ByteStore {
   readonly layout: FileLayout
   readonly concatenation: FileConcatenation
   readonly outbox: FileOutbox
+  readonly names: FileNames
   readonly #fileSystem: FileSystem & { readonly pace?: Pace }
   readonly #isShared: boolean
   readonly #now: Now
@@ -96,6 +98,10 @@ export class FileBytes implements ByteStore {
     this.layout = new FileLayout(directory)
     this.concatenation = new FileConcatenation(fileSystem, this.layout)
     this.outbox = new FileOutbox(fileSystem, this.layout, () => this.#durability)
+    this.names = new FileNames(fileSystem, this.layout, {
+      durability: () => this.#durability,
+      isAtRest: (id) => this.#isAtRest(id),
+    })
     this.#fileSystem = fileSystem
     this.#claims = new Claims(fileSystem, this.layout)
     this.#durability = durability
@@ -227,6 +233,13 @@ export class FileBytes implements ByteStore {
 
   async sweepOrphans(olderThanMs: number): Promise<number> {
     let removed = await this.outbox.sweep(olderThanMs)
+    // Of what can not be read it is not known whether it is there.
+    const isThere = (id: string) =>
+      this.look(id).then(
+        (record) => record !== undefined,
+        () => true,
+      )
+    removed += await this.names.sweep(this.#now() - olderThanMs, isThere)
     removed += await this.outbox.undelivered.sweep(olderThanMs)
     for await (const orphan of findOrphans(this.#fileSystem, this.layout, olderThanMs, this.#now())) {
       if (orphan.is === 'upload') {
@@ -245,6 +258,12 @@ export class FileBytes implements ByteStore {
   async freeBytes(): Promise<number | undefined> {
     const { bavail, bsize } = await this.#fileSystem.statfs(this.layout.directory)
     return bavail * bsize
+  }
+
+  async #isAtRest(id: string): Promise<boolean> {
+    if (!FileLayout.isValidId(id)) return false
+    const current = await readMarks(this.#fileSystem, this.layout, id)
+    return current !== undefined && this.#isWriterDone(id, current.slot)
   }
 
   /** Whether the last writer can write no more: it let go, is provably gone, or was this store and is done. */

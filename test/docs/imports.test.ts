@@ -22,7 +22,11 @@ const notForStores = /^(?!fastify|@fastify|@tus\/server|pino|srvx|middie|node:ht
 const rules: Record<string, Rule> = {
   server: { ours: /^(server|stores)\//, others: anything },
   'server/host': {
-    ours: /^(server\/(access|hooks|protocol|uploads)\/|stores\/|server\/(errors|config|setting-kinds)\.ts$)/,
+    ours: /^(server\/(access|hooks|protocol|uploads)\/|stores\/|server\/(errors|config|setting-kinds)\.ts$|server\/plain\/(door|plain-room)\.ts$)/,
+    others: anything,
+  },
+  'server/plain': {
+    ours: /^(server\/(host|protocol|uploads)\/|stores\/contracts\.ts$|server\/errors\.ts$)/,
     others: anything,
   },
   // What a request is known by; of the host only where it writes down what it found out.

@@ -15,6 +15,8 @@ describe('what is installed for the tests', () => {
       chromium: found,
       nginx: found,
       curl: found,
+      wget: found,
+      httpie: found,
       openssl: found,
       faketime: found,
       tuspy: found,

@@ -235,6 +235,29 @@ describe('what passes through', () => {
     expect(answers.filter((answer, i) => !isClear(answer, i))).toEqual([])
   })
 
+  it('keeps what was put when its connection was cut, and goes on with it by name', async () => {
+    const content = randomBytes('put behind nginx', 16 * MiB)
+    const url = `${site.url}/upload/film.mp4`
+    const put = request(url, { method: 'PUT', headers: { 'Content-Length': content.length } })
+    put.on('error', () => undefined)
+    put.write(content.subarray(0, 4 * MiB))
+    await vi.waitFor(async () => expect(await largestFile(site.dir)).toBe(4 * MiB), { timeout: 20_000 })
+    put.destroy()
+    const head = await fetch(url, { method: 'HEAD' })
+    const offset = Number(head.headers.get('upload-offset'))
+    expect(offset).toBeGreaterThan(0)
+    const rest = await fetch(url, {
+      method: 'PUT',
+      headers: { 'Content-Range': `bytes ${offset}-${content.length - 1}/${content.length}` },
+      body: content.subarray(offset),
+    })
+    expect([rest.status, rest.headers.get('location')]).toEqual([
+      201,
+      expect.stringMatching(`^${site.url}/files/`),
+    ])
+    expect(await sha256(await download(url))).toBe(await sha256(content))
+  })
+
   it('names uploads by the address that the client used', async () => {
     expect(await create(site, { 'Upload-Length': '1' })).toMatch(new RegExp(`^${site.url}/files/[^/]+$`))
     const secure = { 'Upload-Length': '1', 'X-Forwarded-Proto': 'https', Host: 'files.example.org:8443' }
