@@ -4,11 +4,18 @@
  * A record and its index entries change in one transaction, so here the indexes are exact. Commits are grouped and
  * synced behind: after a crash of the machine the copies may be older than the marks, which are the truth.
  */
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Database, open, type RootDatabase } from 'lmdb'
 import { type RecordStore, StoreError, type UploadRecord, type Walk } from '../contracts.ts'
-import { damagedLmdb, examineLmdbFile } from './lmdb-file.ts'
+import {
+  asStoreError,
+  behind,
+  damagedLmdb,
+  examineLmdbFile,
+  ignoreReason,
+  makeLockFile,
+} from './lmdb-file.ts'
 
 interface Entry {
   readonly record: UploadRecord
@@ -23,9 +30,6 @@ interface Databases {
   readonly expiry: Database<true, IndexKey>
   readonly recent: Database<true, IndexKey>
 }
-
-/** What LMDB needs for its 126 readers, and a little more. */
-const lockFileBytes = 12 * 1024
 
 /** Stands behind every id in the order of keys. */
 const AFTER_ALL_IDS = '\uffff'
@@ -186,17 +190,6 @@ export class LmdbRecords implements RecordStore {
   }
 }
 
-/** A change inside a transaction, which tells all of them how it ended; a rejection that nobody heard ends the process. */
-function behind(change: Promise<unknown>): void {
-  change.catch(ignoreReason)
-}
-
-/** The reason of a commit that failed, as on a full disk, comes as a rejection of its own, which LMDB has logged. */
-function ignoreReason(error: unknown): void {
-  const { commitError } = error as { commitError?: Promise<unknown> }
-  commitError?.catch(() => undefined)
-}
-
 function removeIndexes(databases: Databases, id: string, old: Entry): void {
   behind(databases.recent.remove([old.record.head.createdAt, id]))
   if (old.expiresAt !== undefined) behind(databases.expiry.remove([old.expiresAt, id]))
@@ -209,26 +202,4 @@ function isNewer(a: UploadRecord, b: UploadRecord): boolean {
 
 function readAll({ records, expiry, recent }: Databases): void {
   for (const database of [records, expiry, recent]) for (const _ of database.getRange());
-}
-
-function asStoreError(error: unknown, path: string): StoreError {
-  const message = error instanceof Error ? error.message : String(error)
-  if (/MDB_(CORRUPTED|PAGE_NOTFOUND|INVALID|BAD_|PANIC)/.test(message))
-    return damagedLmdb(path, message, error)
-  const isFull = /ENOSPC|No space left|MDB_MAP_FULL/.test(message)
-  return new StoreError(isFull ? 'full' : 'io', `The record database could not be used: ${message}`, {
-    cause: error,
-  })
-}
-
-/**
- * LMDB maps its lock file, and would make it with a hole in it. Whoever touches a hole of a mapped file on a full disk
- * is killed by the system (SIGBUS), so the file is given its blocks as long as there are some.
- */
-function makeLockFile(file: string): void {
-  try {
-    writeFileSync(file, Buffer.alloc(lockFileBytes), { flag: 'wx' })
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw asStoreError(error, file)
-  }
 }
