@@ -1,6 +1,7 @@
 /** From settings to the room that receives uploads, and from what happens there to log lines. */
 import type { Logger } from 'pino'
 import proxyAddr from 'proxy-addr'
+import { admissionOf } from './admission.ts'
 import type { Config } from './config.ts'
 import {
   type OpenUploadsOptions,
@@ -37,6 +38,7 @@ export function assemble(config: Config, logger: Logger, team?: Team): Promise<U
       redisKeyPrefix: config.redisKeyPrefix,
       leaseMs: config.leaseMs,
     }),
+    ...admissionOf(config),
     describe: placeOf(config),
     report: (event) => log(logger, event),
   }
@@ -52,6 +54,7 @@ const lines = {
   'sweep-failed': ['error', 'a sweep failed'],
   'telling-failed': ['warn', 'somebody could not be told of an event; it is told again'],
   'outbox-failed': ['error', 'the notes of what is to be told could not be used; it is tried again'],
+  'quota-failed': ['warn', 'what an upload takes of a quota could not be noted; it is put right later'],
   'listener-failed': ['error', 'a listener failed'],
   'unlock-failed': ['error', 'a lock could not be given back'],
   available: ['info', 'Redis answers'],

@@ -4,6 +4,7 @@
  *
  * A flag that tusd has too bears tusd's name. Defaults are written as a user would write them, and parsed alike.
  */
+import { quotaSettings } from './quota-settings.ts'
 import {
   addresses,
   basePath,
@@ -158,6 +159,8 @@ export const settings = {
       'How often expired uploads are looked for, by one server at a time. Remains of cut-off work are looked for at the ' +
       'start and once a day.',
   }),
+
+  ...quotaSettings,
 
   networkTimeoutMs: define({
     group: pace,

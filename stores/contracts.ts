@@ -27,6 +27,8 @@ export interface UploadHead {
   readonly concatKey?: string
   /** Who created the upload; undefined when nobody was asked. */
   readonly owner?: string
+  /** Network address that created the upload, as far as it is counted; undefined where addresses are not. */
+  readonly client?: string
   /** An unfinished upload lives no longer than this, whatever is the rule for others. */
   readonly expireAfterMs?: number
 }

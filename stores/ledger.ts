@@ -22,6 +22,14 @@ export interface QuotaLimits {
 }
 export type QuotaName = keyof QuotaLimits
 
+export const noLimits: QuotaLimits = {
+  openUploads: Number.POSITIVE_INFINITY,
+  creationsPerMinute: Number.POSITIVE_INFINITY,
+  unfinishedBytes: Number.POSITIVE_INFINITY,
+  totalBytes: Number.POSITIVE_INFINITY,
+  runningRequests: Number.POSITIVE_INFINITY,
+}
+
 /** Names an upload. An id may come back after a removal; then it is of another upload. */
 export interface EntryName {
   readonly id: string
@@ -92,7 +100,7 @@ export interface Ledger {
   renew(runs: readonly Run[], until: number): Promise<void>
   end(run: Run): Promise<void>
   due(now: number, limit: number): Promise<LedgerEntry[]>
-  entries(): AsyncIterable<LedgerEntry>
+  entries(): AsyncIterable<LedgerEntry & { readonly isOpen: boolean }>
   usage(account: string, now: number): Promise<Usage>
 }
 

@@ -16,12 +16,14 @@ import { type Progress, progressOf } from '../uploads/progress.ts'
 import { Sweeper } from '../uploads/sweeper.ts'
 import { abilitiesOf, byteStoreOf, expiryOf, refuseUnable } from './abilities.ts'
 import { audiencesOf } from './audiences.ts'
+import { countedClient, quotasOf } from './counted.ts'
 import { download } from './download.ts'
 import { type Exchange, NodeExchange, type Reply, toWebResponse, WebExchange } from './exchange.ts'
 import { Lockers } from './lockers.ts'
 import { sendReply } from './send-reply.ts'
 import type { TidemarkServerOptions } from './server-options.ts'
 import { checkStatus, HookedRequest, hookRefusal } from './tus-hooks.ts'
+import { typeRule } from './type-rules.ts'
 import { UploadUrls } from './upload-urls.ts'
 
 export class TidemarkServer extends Server {
@@ -55,7 +57,10 @@ export class TidemarkServer extends Server {
         leastBytesPerSecond: options.leastBytesPerSecond ?? 0,
         acquireLockTimeoutMs: options.acquireLockTimeoutMs ?? 20_000,
         removeParts: options.removeParts ?? false,
+        reserveFreeBytes: options.reserveFreeBytes ?? 0,
+        refuseMetadata: typeRule(options.allowedTypes),
       },
+      quotas: quotasOf(options),
     })
     this.#abilities = abilitiesOf(bytes, options)
   }
@@ -158,6 +163,7 @@ export class TidemarkServer extends Server {
   async #run(command: Command, exchange: Exchange): Promise<Reply> {
     const urlOf = (id: string) => this.#urls.locationOf(id, exchange)
     const request = new HookedRequest(exchange, this.#options, this.#events, urlOf)
+    request.client = countedClient(this.#options, exchange)
     if ('id' in command) await request.incoming(command.id)
     const refusal = refuseUnable(command, this.engine.bytes, this.#options)
     if (refusal) throw refusal

@@ -44,6 +44,7 @@ export class HookedRequest implements UploadRequest {
   locker: Locker | undefined
   /** Set as soon as it is known; until then nobody was asked. */
   asker: Asker = anybody
+  client: string | undefined
 
   constructor(exchange: Exchange, options: HookOptions, events: Events, urlOf: (id: string) => string) {
     this.#exchange = exchange

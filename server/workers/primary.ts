@@ -9,6 +9,7 @@ import type { Logger } from 'pino'
 import { steadyClock } from '../../stores/clock.ts'
 import type { FolderOwner } from '../../stores/local/folder-owner.ts'
 import type { LockPeer, LockServer } from '../../stores/local/lock-server.ts'
+import { quotaPlanOf } from '../admission.ts'
 import type { Config } from '../config.ts'
 import { StartError } from '../host/start-checks.ts'
 import { ownFolder, placeOf } from '../place.ts'
@@ -196,8 +197,9 @@ export class Primary {
 /** Takes the folder, and looks at the database before anybody writes to it. */
 async function openCommons(config: Config): Promise<Commons> {
   // Loaded here, because who has a Redis needs none of it.
-  const [{ FolderOwner }, { LmdbRecords }, { LockServer }] = await Promise.all([
+  const [{ FolderOwner }, { LmdbLedger }, { LmdbRecords }, { LockServer }] = await Promise.all([
     import('../../stores/local/folder-owner.ts'),
+    import('../../stores/local/lmdb-ledger.ts'),
     import('../../stores/local/lmdb-records.ts'),
     import('../../stores/local/lock-server.ts'),
   ])
@@ -207,6 +209,11 @@ async function openCommons(config: Config): Promise<Commons> {
     const records = new LmdbRecords({ directory })
     await records.start()
     await records.close()
+    if (quotaPlanOf(config) !== undefined) {
+      const ledger = new LmdbLedger({ directory })
+      await ledger.start()
+      await ledger.close()
+    }
   } catch (error) {
     await owner.release()
     throw error

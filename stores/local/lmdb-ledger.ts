@@ -197,16 +197,16 @@ export class LmdbLedger implements Ledger {
     )
   }
 
-  async *entries(): AsyncIterable<LedgerEntry> {
+  async *entries(): AsyncIterable<LedgerEntry & { isOpen: boolean }> {
     let last: EntryKey | undefined
     for (;;) {
       const range = last === undefined ? {} : { start: last, exclusiveStart: true }
       const page = this.#read(({ entries }) =>
-        Array.from(entries.getKeys({ ...range, limit: entriesAtOnce })),
+        Array.from(entries.getRange({ ...range, limit: entriesAtOnce })),
       )
       if (page.length === 0) return
-      yield* page.map(entryOf)
-      last = page.at(-1)
+      yield* page.map(({ key, value }) => ({ ...entryOf(key), isOpen: value.is === 'open' }))
+      last = page.at(-1)?.key
     }
   }
 

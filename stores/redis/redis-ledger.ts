@@ -124,7 +124,7 @@ export class RedisLedger implements Ledger {
     return members.map(decodeMember)
   }
 
-  async *entries(): AsyncIterable<LedgerEntry> {
+  async *entries(): AsyncIterable<LedgerEntry & { isOpen: boolean }> {
     const { keys } = this.#connection
     let cursor = '0'
     do {
@@ -136,7 +136,7 @@ export class RedisLedger implements Ledger {
     } while (cursor !== '0')
   }
 
-  async *#entriesOf(account: string): AsyncIterable<LedgerEntry> {
+  async *#entriesOf(account: string): AsyncIterable<LedgerEntry & { isOpen: boolean }> {
     const { keys } = this.#connection
     let cursor = '0'
     let isEmpty = true
@@ -147,7 +147,8 @@ export class RedisLedger implements Ledger {
       // Fields and values take turns.
       for (let n = 0; n < fields.length; n += 2) {
         isEmpty = false
-        if (fields[n]!.startsWith('u:')) yield { account, ...decodeName(fields[n]!.slice(2)) }
+        if (!fields[n]!.startsWith('u:')) continue
+        yield { account, ...decodeName(fields[n]!.slice(2)), isOpen: fields[n + 1]!.startsWith('o') }
       }
       cursor = next
     } while (cursor !== '0')

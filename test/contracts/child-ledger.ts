@@ -1,6 +1,6 @@
 // A process of its own that wants room for fifty uploads in one account, as fast as it can, and says how many got it.
+import { noLimits } from '../../stores/ledger.ts'
 import { LmdbLedger } from '../../stores/local/lmdb-ledger.ts'
-import { noLimits } from './no-limits.ts'
 
 const [directory, number] = process.argv.slice(2) as [string, string]
 const ledger = new LmdbLedger({ directory, isExamined: true })

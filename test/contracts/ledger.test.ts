@@ -1,6 +1,7 @@
 import { rm, truncate, writeFile } from 'node:fs/promises'
 import { open } from 'lmdb'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { noLimits } from '../../stores/ledger.ts'
 import { LmdbLedger } from '../../stores/local/lmdb-ledger.ts'
 import { RedisConnection } from '../../stores/redis/redis-connection.ts'
 import { RedisLedger } from '../../stores/redis/redis-ledger.ts'
@@ -8,7 +9,6 @@ import { startChild, stopChild } from '../support/child.ts'
 import { makeFolder, temporaryFolder } from '../support/folder.ts'
 import { type RedisServer, startRedis } from '../support/redis.ts'
 import { describeLedger } from './ledger-contract.ts'
-import { noLimits } from './no-limits.ts'
 
 describeLedger('LmdbLedger', async () => {
   const folder = await makeFolder()

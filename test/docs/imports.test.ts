@@ -26,11 +26,11 @@ const rules: Record<string, Rule> = {
     others: anything,
   },
   'server/uploads': {
-    ours: /^(server\/protocol\/messages|server\/errors|stores\/contracts)\.ts$/,
+    ours: /^(server\/protocol\/messages|server\/errors|stores\/(contracts|ledger))\.ts$/,
     others: /^node:(?!http|net|fs)/,
   },
   'server/workers': {
-    ours: /^(server\/(config|open-uploads|place)\.ts$|server\/host\/start-checks\.ts$|stores\/)/,
+    ours: /^(server\/(admission|config|open-uploads|place)\.ts$|server\/host\/start-checks\.ts$|stores\/)/,
     others: anything,
   },
   'server/protocol': { ours: /^(server\/errors|stores\/contracts)\.ts$/, others: nothing },
