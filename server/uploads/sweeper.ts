@@ -86,6 +86,11 @@ export class Sweeper {
     }
   }
 
+  /** Puts right what the ledger of quotas says of uploads at which nobody has looked for a while. */
+  async lookAtDueQuotas(now: number, mayGoOn: MayGoOn = always): Promise<void> {
+    await this.#quotas?.lookAtDue(now, () => !this.#isOver(mayGoOn))
+  }
+
   /**
    * Looks at every upload: corrects its record, removes it when it has expired, and removes what is left over. Then at
    * every record: one whose upload is gone came back with an older state of the records.
@@ -148,7 +153,7 @@ export class Sweeper {
     const walk = { at: this.#engine.now(), epoch: records?.epoch ?? '' }
     if (!isWalkDue(walk, await records?.lastWalk(), this.#walkSince)) {
       await this.sweepExpired(walk.at, isHeld)
-      await this.#quotas?.lookAtDue(walk.at, () => !this.#isOver(isHeld))
+      await this.lookAtDueQuotas(walk.at, isHeld)
       return
     }
     await this.walk(walk.at, isHeld)
