@@ -3,6 +3,11 @@
  * Codes never change; callers branch on them. Sentences say what was wrong and what is wanted, and never a path.
  */
 export const errorTable = {
+  // Who asks
+  unauthorized: [401, 'sign in: send "Authorization: Bearer" with a token'],
+  forbidden: [403, 'this token may not do that'],
+  'type-refused': [415, 'files of this type are not accepted here'],
+
   // The request itself
   'version-missing': [
     412,
@@ -62,7 +67,6 @@ export const errorTable = {
   exists: [409, 'an upload with this id exists already'],
   'too-large': [413, 'this is more than the largest upload that is accepted here'],
   'body-too-long': [413, 'the body is longer than what is left of the upload'],
-  'type-refused': [415, 'this type of file is not accepted here'],
   'termination-unsupported': [405, 'the store of this server can not terminate uploads'],
   'final-append': [403, 'a final upload is made of its parts; bytes can only be sent to them'],
   'part-needed': [409, 'a final upload that is not finished needs this part; terminate that one first'],
@@ -98,6 +102,8 @@ export class Refusal extends Error {
   readonly retryAfterS: number | undefined
   /** The upload that was created although the request was refused; its URL belongs into the answer. */
   readonly createdId: string | undefined
+  /** `WWW-Authenticate`: how to sign in, and what was wrong. */
+  readonly challenge: string | undefined
 
   constructor(
     code: ErrorCode,
@@ -106,6 +112,7 @@ export class Refusal extends Error {
       offset?: number
       retryAfterS?: number
       createdId?: string
+      challenge?: string
       cause?: unknown
     } = {},
   ) {
@@ -117,5 +124,6 @@ export class Refusal extends Error {
     this.offset = more.offset
     this.retryAfterS = more.retryAfterS
     this.createdId = more.createdId
+    this.challenge = more.challenge
   }
 }

@@ -4,6 +4,8 @@
  *
  * A flag that tusd has too bears tusd's name. Defaults are written as a user would write them, and parsed alike.
  */
+
+import { accessRules, accessSettings } from './access/settings.ts'
 import { quotaSettings } from './quota-settings.ts'
 import {
   addresses,
@@ -161,6 +163,7 @@ export const settings = {
   }),
 
   ...quotaSettings,
+  ...accessSettings,
 
   networkTimeoutMs: define({
     group: pace,
@@ -278,12 +281,14 @@ export interface Given {
   name(key: SettingKey): string
 }
 
-/** A rule is broken when its setting was given and `breaks` says so. Nothing that was asked for is silently ignored. */
-export const rules: readonly {
+export interface Rule {
   readonly setting: SettingKey
   readonly breaks: (given: Given) => boolean
   readonly says: (given: Given) => string
-}[] = [
+}
+
+/** A rule is broken when its setting was given and `breaks` says so. Nothing that was asked for is silently ignored. */
+export const rules: readonly Rule[] = [
   {
     setting: 'unixSock',
     breaks: ({ config, isGiven }) => config.unixSock !== undefined && (isGiven('port') || isGiven('host')),
@@ -309,4 +314,5 @@ export const rules: readonly {
     breaks: ({ config }) => config.redisUrl === undefined,
     says: ({ name }) => `has no effect without ${name('redisUrl')}`,
   },
+  ...accessRules,
 ]

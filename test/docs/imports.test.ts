@@ -22,7 +22,7 @@ const notForStores = /^(?!fastify|@fastify|@tus\/server|pino|srvx|middie|node:ht
 const rules: Record<string, Rule> = {
   server: { ours: /^(server|stores)\//, others: anything },
   'server/host': {
-    ours: /^(server\/(protocol|uploads)\/|stores\/|server\/(errors|config|setting-kinds)\.ts$)/,
+    ours: /^(server\/(access|protocol|uploads)\/|stores\/|server\/(errors|config|setting-kinds)\.ts$)/,
     others: anything,
   },
   'server/uploads': {
@@ -30,7 +30,7 @@ const rules: Record<string, Rule> = {
     others: /^node:(?!http|net|fs)/,
   },
   'server/workers': {
-    ours: /^(server\/(admission|config|open-uploads|place)\.ts$|server\/host\/start-checks\.ts$|stores\/)/,
+    ours: /^(server\/(entry-options|config|open-uploads|place)\.ts$|server\/host\/start-checks\.ts$|stores\/)/,
     others: anything,
   },
   'server/protocol': { ours: /^(server\/errors|stores\/contracts)\.ts$/, others: nothing },

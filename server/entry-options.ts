@@ -3,7 +3,7 @@ import type { Config } from './config.ts'
 import type { OpenUploadsOptions } from './open-uploads.ts'
 import { hasLimits, type QuotaPlan } from './uploads/quota-accounts.ts'
 
-export function admissionOf(
+export function entryOptionsOf(
   config: Config,
 ): Pick<OpenUploadsOptions, 'quotas' | 'reserveFreeBytes' | 'allowedTypes'> {
   return {
