@@ -10,14 +10,19 @@ const tryAgainAfterS = { bytes: 30, openUploads: 10, runningRequests: 1 } as con
 
 const sentences: { readonly [Q in QuotaName]: (limit: number, from: string) => string } = {
   openUploads: (limit, from) =>
-    `${limit} unfinished uploads${from} are allowed at a time; try again when one is finished or deleted`,
-  creationsPerMinute: (limit, from) => `${limit} uploads${from} may be created within a minute`,
+    `${count(limit, 'unfinished upload')}${from} ${limit === 1 ? 'is' : 'are'} allowed at a time; ` +
+    'try again when one is finished or deleted',
+  creationsPerMinute: (limit, from) => `${count(limit, 'upload')}${from} may be created within a minute`,
   unfinishedBytes: (limit, from) =>
     `unfinished uploads${from} may have ${limit} bytes together; try again when one is finished or deleted`,
   totalBytes: (limit, from) =>
     `uploads${from} may have ${limit} bytes together; try again when one was deleted`,
   runningRequests: (limit, from) =>
-    `${limit} requests${from} may send data at a time; try again when one has ended`,
+    `${count(limit, 'request')}${from} may send data at a time; try again when one has ended`,
+}
+
+function count(many: number, what: string): string {
+  return `${many} ${what}${many === 1 ? '' : 's'}`
 }
 
 function sentenceOf(name: QuotaName, kind: AccountKind, limits: QuotaLimits): string {

@@ -312,14 +312,16 @@ export function describeLedger(name: string, start: () => Promise<LedgerUnderTes
       await one.admit(entry('d'), ask(1, now), noLimits)
       await one.settle(entry('d'), { is: 'finished', bytes: 1 })
       const at = (ms: number) => now + 120_000 + ms
-      await expect.poll(() => two.due(at(9), 10)).toHaveLength(3)
+      await expect.poll(() => two.due(at(9), 10), { timeout: 10_000 }).toHaveLength(3)
       expect(await two.due(at(0), 10)).toEqual([])
       expect(await two.due(at(2), 10)).toEqual([entry('a', 'address:::1'), entry('b')])
       expect(await two.due(at(9), 1)).toEqual([entry('a', 'address:::1')])
       await two.settle(entry('a', 'address:::1'), { is: 'open', bytes: 1, lookAt: at(9) })
       expect(await one.due(at(9), 10)).toEqual([entry('b'), entry('c'), entry('a', 'address:::1')])
       await two.settle(entry('b'), { is: 'gone' })
-      await expect.poll(() => one.due(at(9), 10)).toEqual([entry('c'), entry('a', 'address:::1')])
+      await expect
+        .poll(() => one.due(at(9), 10), { timeout: 10_000 })
+        .toEqual([entry('c'), entry('a', 'address:::1')])
     })
 
     it('`entries` gives every entry, of finished uploads too', async () => {

@@ -170,7 +170,7 @@ describe('a server that was killed', () => {
       ...({ body: slow, duplex: 'half' } as RequestInit),
     }).catch(() => undefined)
     const send = async () => (await finish(other, 2 ** 20)).status
-    await expect.poll(send).toBe(423)
+    await expect.poll(send, { timeout: 10_000 }).toBe(423)
     // Longer than a lease: it is renewed.
     await sleep(2500)
     expect(await send()).toBe(423)
@@ -209,7 +209,7 @@ describe('a Redis', () => {
     expect(more.statuses).toEqual({ 201: 2, 429: 10 })
   }, 60_000)
 
-  it('that is away refuses creations with 503, and appends to what is there when they are counted', async () => {
+  it('that is away refuses creations with 503 and answers HEAD with 423, and all heals when it is back', async () => {
     const redis = await startRedis()
     onTestFinished(() => redis.stop())
     const { urls } = await startFleet({
@@ -223,6 +223,7 @@ describe('a Redis', () => {
     expect([answer.status, answer.headers.get('retry-after')]).toEqual([503, '1'])
     expect((await fetch(created[0]!, { method: 'HEAD', headers: version })).status).toBe(423)
     await redis.restart()
-    await expect.poll(async () => (await create(urls[0]!, { 'Upload-Length': '10' })).status).toBe(201)
+    const status = async () => (await create(urls[0]!, { 'Upload-Length': '10' })).status
+    await expect.poll(status, { timeout: 20_000 }).toBe(201)
   }, 60_000)
 })

@@ -178,7 +178,7 @@ describe('a creation', () => {
     const { create, used } = await start(plan)
     await create(1, { client: '192.0.2.1' })
     await expect(create(1, { client: '192.0.2.1' })).rejects.toThrow(
-      '1 unfinished uploads from your network address are allowed',
+      '1 unfinished upload from your network address is allowed',
     )
     expect([await used(), await used('address:192.0.2.1')]).toEqual([
       [1, 1, 1],
@@ -340,8 +340,10 @@ describe('running requests', () => {
     const body = openBody('abc')
     const running = append(one, 0, body)
     running.catch(() => undefined)
-    await expect.poll(() => append(two, 0, '').catch(String)).toMatch(/423 1: 1 requests may send data/)
-    await expect(create(3, { body: 'abc' })).rejects.toThrow('429 1: 1 requests may send data at a time')
+    await expect
+      .poll(() => append(two, 0, '').catch(String), { timeout: 10_000 })
+      .toMatch(/423 1: 1 request may send data/)
+    await expect(create(3, { body: 'abc' })).rejects.toThrow('429 1: 1 request may send data at a time')
     await create(3)
     const newer = append(one, 0, 'abc')
     await expect(running).rejects.toThrow('423 -: another request wants this upload')
@@ -354,7 +356,9 @@ describe('running requests', () => {
     const [one, two] = [await create(10, { client: 'a' }), await create(10, { client: 'a' })]
     const body = openBody('abc')
     const running = append(one, 0, body, { client: 'a' })
-    await expect.poll(() => append(two, 0, '', { client: 'a' }).catch(String)).toMatch(/423/)
+    await expect
+      .poll(() => append(two, 0, '', { client: 'a' }).catch(String), { timeout: 10_000 })
+      .toMatch(/423/)
     await append(two, 0, 'abc', { client: 'b' })
     body.end()
     await running
@@ -478,7 +482,7 @@ describe('concatenation', () => {
     expect(await used()).toEqual([2, 3, 6])
     await append(two, 0, 'def', { length: 3 })
     // Twelve bytes are too many.
-    await expect.poll(used).toEqual([1, 3, 9])
+    await expect.poll(used, { timeout: 10_000 }).toEqual([1, 3, 9])
     expect(await concat()).toMatchObject({ is: 'refused', refusal: { code: 'over-quota-append' } })
     await terminate(engine, made.record.head.id)
     expect(await used()).toEqual([0, 0, 6])
