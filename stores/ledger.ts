@@ -31,7 +31,7 @@ export const noLimits: QuotaLimits = {
 }
 
 /** Names an upload. An id may come back after a removal; then it is of another upload. */
-export interface EntryName {
+interface EntryName {
   readonly id: string
   /** Milliseconds since the epoch; as its head says. */
   readonly createdAt: number

@@ -56,7 +56,7 @@ export interface TidemarkServerOptions
   readonly report?: (event: ServerEvent) => void
 }
 
-export interface QuotaOptions extends QuotaPlan {
+interface QuotaOptions extends QuotaPlan {
   /** Where it is counted, for all servers. */
   readonly ledger: Ledger
   /** How long a running request of a server that vanished is counted. Default 10,000. */

@@ -24,7 +24,7 @@ export interface Account {
 const longestName = 200
 
 /** What is given goes before what stands in `others`. */
-export function limitsOf(given: GivenLimits, others: QuotaLimits = noLimits): QuotaLimits {
+function limitsOf(given: GivenLimits, others: QuotaLimits = noLimits): QuotaLimits {
   const limits = { ...others }
   for (const name of Object.keys(noLimits) as (keyof QuotaLimits)[]) {
     const limit = given[name]
