@@ -4,6 +4,7 @@ import proxyAddr from 'proxy-addr'
 import type { Gate } from './access/gate.ts'
 import type { Config } from './config.ts'
 import { entryOptionsOf } from './entry-options.ts'
+import { hooksOf } from './hooks/hook-settings.ts'
 import {
   type OpenUploadsOptions,
   openUploads,
@@ -40,6 +41,7 @@ export function assemble(config: Config, logger: Logger, team?: Team, gate?: Gat
       leaseMs: config.leaseMs,
     }),
     ...entryOptionsOf(config),
+    ...hooksOf(config),
     ...(gate && { gate }),
     describe: placeOf(config),
     report: (event) => log(logger, event),
@@ -55,6 +57,10 @@ const lines = {
   'assembly-failed': ['error', 'a final upload could not be made of its parts; it is tried again'],
   'sweep-failed': ['error', 'a sweep failed'],
   'telling-failed': ['warn', 'somebody could not be told of an event; it is told again'],
+  undelivered: ['error', 'an event could not be delivered and was set aside; see tidemark events'],
+  'hook-called': ['trace', 'a hook is asked, or told'],
+  'hook-failed': ['warn', 'a hook failed'],
+  'hook-said': ['info', 'the program of a hook wrote to standard error'],
   'outbox-failed': ['error', 'the notes of what is to be told could not be used; it is tried again'],
   'quota-failed': ['warn', 'what an upload takes of a quota could not be noted; it is put right later'],
   'listener-failed': ['error', 'a listener failed'],

@@ -6,6 +6,7 @@
  */
 
 import { accessRules, accessSettings } from './access/settings.ts'
+import { hookRules, hookSettings } from './hooks/hook-settings.ts'
 import { quotaSettings } from './quota-settings.ts'
 import {
   addresses,
@@ -248,6 +249,8 @@ export const settings = {
     sentence: 'Serve the upload page at /.',
   }),
 
+  ...hookSettings,
+
   logLevel: define({
     group: logging,
     flag: 'log-level',
@@ -289,6 +292,7 @@ export interface Rule {
 
 /** A rule is broken when its setting was given and `breaks` says so. Nothing that was asked for is silently ignored. */
 export const rules: readonly Rule[] = [
+  ...hookRules,
   {
     setting: 'unixSock',
     breaks: ({ config, isGiven }) => config.unixSock !== undefined && (isGiven('port') || isGiven('host')),

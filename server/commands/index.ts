@@ -10,7 +10,7 @@ export interface Terminal {
   err(text: string): void
 }
 
-export interface CommandModule {
+interface CommandModule {
   /** 0 done; 1 failed; 2 wrong arguments. */
   run(argv: readonly string[], terminal: Terminal): Promise<number>
 }
@@ -18,6 +18,7 @@ export interface CommandModule {
 export type Command = () => Promise<CommandModule>
 
 const commands: Readonly<Record<string, Command>> = {
+  events: () => import('./events.ts'),
   tokens: () => import('./tokens.ts'),
 }
 

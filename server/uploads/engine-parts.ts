@@ -1,11 +1,11 @@
 /** What an engine is made of, and how it is set. */
 import type { ByteStore, Locker, Now, RecordStore } from '../../stores/contracts.ts'
 import type { Refusal } from '../errors.ts'
+import type { Audience } from './audience.ts'
 import type { EngineEvent } from './hold.ts'
 import type { Pulse } from './pulse.ts'
 import type { Quotas } from './quotas.ts'
 import type { Expiry } from './rules.ts'
-import type { Audience } from './teller.ts'
 import type { UploadRequest } from './upload-request.ts'
 
 export interface EngineSettings {

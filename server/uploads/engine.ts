@@ -167,8 +167,8 @@ export class UploadEngine implements HoldContext {
     request: UploadRequest,
     admitted: Admitted | undefined,
   ): Promise<Outcome> {
-    return this.#holding(head.id, request, async (hold) => {
-      hold.take(await this.teller.creating(head, command.length, this.bytes))
+    return this.#holding(head.id, request, async (hold, lock) => {
+      hold.take(await this.teller.creating(head, command.length, this.bytes, request))
       try {
         if (admitted) await hold.within(await admitted.created(hold.kept))
         const filled = await this.#fillNew(hold, command, maxBytes, request)
@@ -176,7 +176,9 @@ export class UploadEngine implements HoldContext {
         return answerOf(filled, 'created', this.settings.expiry)
       } catch (error) {
         if (error instanceof Refusal && error.status === 460) throw this.#createdEmpty(hold, head.id, error)
+        await this.#removeUnwanted(error, hold, lock, request)
         // The client was never told the URL of what it sent: nobody could go on with it.
+        hold.forgetRecord()
         await hold.close()
         await this.#lifetime
           .remove(head.id)
@@ -217,11 +219,14 @@ export class UploadEngine implements HoldContext {
       const length = command.length ?? record!.mark.length
       const room = this.quotas?.roomOf(record!, request)
       if (room) await hold.within(room, length ?? command.offset + (command.contentLength ?? 0))
-      const filled = await hold.fill(
-        { offset: command.offset, length, maxBytes, hasBody, checksum: command.checksum },
-        request,
-      )
-      return answerOf(filled, 'appended', this.settings.expiry)
+      const plan = { offset: command.offset, length, maxBytes, hasBody, checksum: command.checksum }
+      try {
+        const filled = await hold.fill(plan, request)
+        return answerOf(filled, 'appended', this.settings.expiry)
+      } catch (error) {
+        await this.#removeUnwanted(error, hold, lock, request)
+        throw error
+      }
     })
   }
 
@@ -263,10 +268,8 @@ export class UploadEngine implements HoldContext {
       const refusal = await refuse(record)
       if (refusal) return { is: 'refused', refusal }
       await request.beforeTerminate(record!)
-      if ((await this.#concat?.letGo(record!.head)) === false)
-        return { is: 'refused', refusal: new Refusal('part-needed') }
-      await this.teller.terminating(record!, () => this.#lifetime.remove(id, lock))
-      return { is: 'terminated', record: record! }
+      if (await this.#lifetime.terminate(record!, lock, request)) return { is: 'terminated', record: record! }
+      return { is: 'refused', refusal: new Refusal('part-needed') }
     })
   }
 
@@ -344,6 +347,16 @@ export class UploadEngine implements HoldContext {
   ): Promise<Filled> {
     this.teller.tell('created', hold.kept, request)
     return hold.fill({ offset: 0, length, maxBytes, hasBody, checksum }, request)
+  }
+
+  /** Somebody wanted the running upload to end and to be gone. Anything else that failed leaves it as it is. */
+  async #removeUnwanted(error: unknown, hold: UploadHold, lock: Lock, request: UploadRequest): Promise<void> {
+    if (!request.stopping?.aborted || error !== request.stopping.reason) return
+    const record = hold.kept
+    hold.forgetRecord()
+    await hold.close()
+    if (await this.#lifetime.terminate(record, lock, request)) this.teller.tell('terminated', record, request)
+    throw error
   }
 
   /** Bytes that failed their checksum are not kept, but the upload stands and is to be filled anew. */
