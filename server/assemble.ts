@@ -3,6 +3,7 @@ import type { Logger } from 'pino'
 import proxyAddr from 'proxy-addr'
 import type { Gate } from './access/gate.ts'
 import { type Config, plainPathOf } from './config.ts'
+import { entryOptionsOf } from './entry-options.ts'
 import { hooksOf } from './hooks/hook-settings.ts'
 import type { Metrics } from './metrics/metrics.ts'
 import {
@@ -54,6 +55,7 @@ export async function assemble(
       redisKeyPrefix: config.redisKeyPrefix,
       leaseMs: config.leaseMs,
     }),
+    ...entryOptionsOf(config),
     ...hooksOf(config),
     ...(gate && { gate }),
     describe: placeOf(config),
@@ -81,6 +83,7 @@ const lines = {
   'hook-failed': ['warn', 'a hook failed'],
   'hook-said': ['info', 'the program of a hook wrote to standard error'],
   'outbox-failed': ['error', 'the notes of what is to be told could not be used; it is tried again'],
+  'quota-failed': ['warn', 'what an upload takes of a quota could not be noted; it is put right later'],
   'listener-failed': ['error', 'a listener failed'],
   'unlock-failed': ['error', 'a lock could not be given back'],
   available: ['info', 'Redis answers'],

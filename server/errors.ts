@@ -117,7 +117,13 @@ export const errorTable = {
   locked: [423, 'this upload is in use by another request; try again'],
   busy: [423, 'the state of this upload can not be told right now; try again'],
   unavailable: [503, 'new data is not accepted right now; try again'],
+  'over-quota': [429, 'there is no room for another upload of yours right now; try again later'],
+  'over-quota-append': [
+    423,
+    'there is no room for more of this upload right now; what came is kept, try again',
+  ],
   full: [507, 'there is no room for more data; what came before is kept'],
+  reserve: [507, 'there is no room for this on the disk; what came before is kept'],
   'body-cut': [400, 'the body ended before all of it was here; what came is kept'],
   'body-idle': [408, 'no data came for too long; what came is kept'],
 

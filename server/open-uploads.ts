@@ -6,6 +6,8 @@ import { bootClock, steadyClock, wallClock } from '../stores/clock.ts'
 import { LockError, type Locker, type Now, type RecordStore } from '../stores/contracts.ts'
 import type { Durability } from '../stores/file/file-appender.ts'
 import { FileStore } from '../stores/file/file-store.ts'
+import type { Ledger } from '../stores/ledger.ts'
+import type { LmdbLedger } from '../stores/local/lmdb-ledger.ts'
 import type { RecordFeed } from '../stores/record-feed.ts'
 import type { RedisEvent } from '../stores/redis/redis-connection.ts'
 import type { RedisFailure } from '../stores/redis/redis-failure.ts'
@@ -14,11 +16,12 @@ import { TidemarkServer } from './host/tidemark-server.ts'
 import type { UploadRoom } from './host/upload-room.ts'
 import { ownFolder } from './place.ts'
 import { Counting } from './uploads/counting.ts'
+import type { QuotaPlan } from './uploads/quota-accounts.ts'
 import { Sweeper } from './uploads/sweeper.ts'
 import { Watching } from './uploads/watching.ts'
 
 export interface OpenUploadsOptions
-  extends Omit<TidemarkServerOptions, 'datastore' | 'locker' | 'records' | 'report' | 'now'> {
+  extends Omit<TidemarkServerOptions, 'datastore' | 'locker' | 'records' | 'quotas' | 'report' | 'now'> {
   /** The folder for the bytes and their marks. */
   readonly directory: string
   readonly durability?: Durability
@@ -29,6 +32,8 @@ export interface OpenUploadsOptions
   readonly leaseMs?: number
   /** How often expired uploads are looked for. Default 60,000. */
   readonly sweepEveryMs?: number
+  /** How much each owner and each network address may have at a time. Default: nobody counts. */
+  readonly quotas?: QuotaPlan | undefined
   /** What another process is told about this one when it wants the same folder. */
   readonly describe?: string
   readonly report?: (event: UploadsEvent) => void
@@ -48,6 +53,8 @@ export interface Uploads extends UploadRoom {
 interface Coordination {
   readonly locker: Locker
   readonly records: RecordStore
+  /** Loaded when somebody is counted. */
+  readonly ledger: () => Promise<Ledger>
   readonly isShared: boolean
   /** Whether this server sweeps, or leaves it to another one that is certainly there. */
   readonly sweeps: boolean
@@ -73,13 +80,15 @@ export interface Team {
 export async function openUploads(options: OpenUploadsOptions, team?: Team): Promise<Uploads> {
   const coordination = await coordinate(options, team)
   const { locker, records, isShared, now, report } = coordination
-  const { directory, durability = 'finish', sweepEveryMs = 60_000, ...rest } = options
+  const { directory, durability = 'finish', sweepEveryMs = 60_000, quotas, ...rest } = options
+  const { leaseMs = 10_000 } = options
   const metered = options.meter ? { meter: options.meter } : {}
   const server = new TidemarkServer({
     ...rest,
     datastore: new FileStore({ directory, durability, isShared, now, ...metered }),
     locker,
     records,
+    quotas: quotas && { ...quotas, leaseMs, ledger: await coordination.ledger() },
     now,
     report,
   })
@@ -138,6 +147,7 @@ async function coordinateAlone(options: OpenUploadsOptions): Promise<Coordinatio
   return {
     locker: new LocalLocker(),
     records: new LmdbRecords({ directory: own }),
+    ledger: () => lmdbLedger({ directory: own }),
     isShared: false,
     sweeps: true,
     now: steadyClock(),
@@ -166,6 +176,7 @@ async function coordinateInTeam(options: OpenUploadsOptions, team: Team): Promis
   return {
     locker: team.locker,
     records: new LmdbRecords({ directory: own, isExamined: true, feed: team.feed }),
+    ledger: () => lmdbLedger({ directory: own, isExamined: true }),
     isShared: false,
     sweeps: team.sweeps,
     now: steadyClock(wallClock, bootClock(), now),
@@ -173,6 +184,11 @@ async function coordinateInTeam(options: OpenUploadsOptions, team: Team): Promis
     onLoss: () => undefined,
     close: () => guest.leave(),
   }
+}
+
+async function lmdbLedger(options: ConstructorParameters<typeof LmdbLedger>[0]): Promise<Ledger> {
+  const { LmdbLedger } = await import('../stores/local/lmdb-ledger.ts')
+  return new LmdbLedger(options)
 }
 
 async function coordinateByRedis(options: OpenUploadsOptions, url: string): Promise<Coordination> {
@@ -201,6 +217,7 @@ async function coordinateByRedis(options: OpenUploadsOptions, url: string): Prom
   return {
     locker: new RedisLocker({ connection, leaseMs }),
     records: new RedisRecords({ connection }),
+    ledger: async () => new (await import('../stores/redis/redis-ledger.ts')).RedisLedger({ connection }),
     isShared: true,
     sweeps: true,
     now: clock.now,
@@ -224,10 +241,13 @@ async function coordinateByRedis(options: OpenUploadsOptions, url: string): Prom
   }
 }
 
+function isFailure(event: UploadsEvent): event is UploadsEvent & { readonly error: unknown } {
+  return ['record-failed', 'sweep-failed', 'assembly-failed', 'quota-failed'].includes(event.is)
+}
+
 /** Only what failed because of Redis: a folder that is away has lines of its own. */
 function isForWantOf(away: typeof RedisFailure, event: UploadsEvent): boolean {
-  if (event.is !== 'record-failed' && event.is !== 'sweep-failed' && event.is !== 'assembly-failed')
-    return false
+  if (!isFailure(event)) return false
   const { error } = event
   const cause = error instanceof LockError ? error.cause : error
   return cause instanceof away && cause.code === 'unavailable'

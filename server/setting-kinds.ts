@@ -241,6 +241,18 @@ export const addresses: Kind<readonly string[]> = {
   },
 }
 
+/** Media types such as image/png, or image/* for all of a kind. Undefined for any. */
+export const mediaTypes: Kind<readonly string[] | undefined> = {
+  takes: '<type,...>',
+  parse(value) {
+    if (value === '') return undefined
+    const types = splitList(value).map((type) => type.toLowerCase())
+    if (types.length === 0 || !types.every((type) => /^[\w!#$&^.+-]+\/([\w!#$&^.+-]+|\*)$/.test(type)))
+      throw new BadValue('must be a list of media types such as image/png, or image/* for all images')
+    return Object.freeze(types)
+  },
+}
+
 /**
  * Which pages of other sites may use the server: `*` for any; origins with `*` for one name in them; or, as with tusd,
  * one regular expression that must match the whole origin, which then begins with `^` (or is `.*`, tusd's default).

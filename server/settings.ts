@@ -7,6 +7,7 @@
 
 import { accessRules, accessSettings } from './access/settings.ts'
 import { hookRules, hookSettings } from './hooks/hook-settings.ts'
+import { quotaSettings } from './quota-settings.ts'
 import {
   addresses,
   basePath,
@@ -175,6 +176,7 @@ export const settings = {
       'start and once a day.',
   }),
 
+  ...quotaSettings,
   ...accessSettings,
 
   networkTimeoutMs: define({

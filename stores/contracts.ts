@@ -27,6 +27,8 @@ export interface UploadHead {
   readonly concatKey?: string
   /** Who created the upload; undefined when nobody was asked. */
   readonly owner?: string
+  /** Network address that created the upload, as far as it is counted; undefined where addresses are not. */
+  readonly client?: string
   /** Where the bytes are to be found too once the upload is finished, relative to the folder of the uploads. */
   readonly storagePath?: string
   /** An unfinished upload lives no longer than this, whatever is the rule for others. */

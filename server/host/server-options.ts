@@ -2,11 +2,13 @@
 import type { ServerOptions } from '@tus/server'
 import type { DataStore } from '@tus/utils'
 import type { ByteStore, Now, RecordStore } from '../../stores/contracts.ts'
+import type { Ledger } from '../../stores/ledger.ts'
 import type { Meter } from '../../stores/meter.ts'
 import type { Gate } from '../access/gate.ts'
 import type { HookEvent, HookSettings } from '../hooks/hooks.ts'
 import type { EngineSettings } from '../uploads/engine.ts'
 import type { EngineEvent } from '../uploads/hold.ts'
+import type { QuotaPlan } from '../uploads/quota-accounts.ts'
 import type { ToldEvent } from './audiences.ts'
 import type { LockerOption } from './lockers.ts'
 import type { HookOptions } from './tus-hooks.ts'
@@ -37,6 +39,12 @@ export interface TidemarkServerOptions
   /** Remove parts once all uploads that were made of them are finished. Default: they stay. */
   readonly removeParts?: boolean
   readonly disableDownload?: boolean
+  /** How much each owner and each network address may have at a time. Default: as much as they like, and nobody counts. */
+  readonly quotas?: QuotaOptions | undefined
+  /** New data is refused when the disk would have less left. Default 0: never. */
+  readonly reserveFreeBytes?: number
+  /** Media types that uploads may have (`image/*`), as clients say them in the metadata. Default: any. */
+  readonly allowedTypes?: readonly string[] | undefined
   /**
    * Told what happened to uploads, at least once for each event, in order for one upload, by whichever server: also when
    * the one that did it died. An event that this rejects is told again later, under the same id.
@@ -60,6 +68,13 @@ export interface TidemarkServerOptions
   readonly gate?: Gate | undefined
   /** Told of what an operator should know. */
   readonly report?: (event: ServerEvent) => void
+}
+
+interface QuotaOptions extends QuotaPlan {
+  /** Where it is counted, for all servers. */
+  readonly ledger: Ledger
+  /** How long a running request of a server that vanished is counted. Default 10,000. */
+  readonly leaseMs?: number
 }
 
 export type ServerEvent =

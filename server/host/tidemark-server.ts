@@ -29,12 +29,14 @@ import { Sweeper } from '../uploads/sweeper.ts'
 import { abilitiesOf, byteStoreOf, checkGate, expiryOf, refuseUnable } from './abilities.ts'
 import { audiencesOf } from './audiences.ts'
 import { BodyExchange } from './body-exchange.ts'
+import { countedClient, quotasOf } from './counted.ts'
 import { download } from './download.ts'
 import { type Exchange, NodeExchange, type Reply, toWebResponse, WebExchange } from './exchange.ts'
 import { Lockers } from './lockers.ts'
 import { sendReply } from './send-reply.ts'
 import type { TidemarkServerOptions } from './server-options.ts'
 import { checkStatus, HookedRequest, hookRefusal } from './tus-hooks.ts'
+import { typeRule } from './type-rules.ts'
 import { UploadUrls } from './upload-urls.ts'
 
 export class TidemarkServer extends Server {
@@ -79,7 +81,10 @@ export class TidemarkServer extends Server {
         leastBytesPerSecond: options.leastBytesPerSecond ?? 0,
         acquireLockTimeoutMs: options.acquireLockTimeoutMs ?? 20_000,
         removeParts: options.removeParts ?? false,
+        reserveFreeBytes: options.reserveFreeBytes ?? 0,
+        refuseMetadata: typeRule(options.allowedTypes),
       },
+      quotas: quotasOf(options),
     })
     this.#abilities = abilitiesOf(bytes, options)
     this.#plain = this.#plainRoom(options)
@@ -204,6 +209,7 @@ export class TidemarkServer extends Server {
   async #run(command: Command, exchange: Exchange, admission: Admission | undefined): Promise<Reply> {
     const urlOf = (id: string) => this.#urls.locationOf(id, exchange)
     const request = new HookedRequest(exchange, this.#options, this.#events, urlOf, this.#hooks)
+    request.client = countedClient(this.#options, exchange)
     if (admission) request.admit(admission)
     const unallowed = admission?.refuse(command)
     if (unallowed) throw unallowed

@@ -54,6 +54,7 @@ export class HookedRequest implements UploadRequest {
   named: UploadRequest['named']
   /** Set as soon as it is known; until then nobody was asked. */
   asker: Asker = anybody
+  client: string | undefined
   #admission: Admission | undefined
 
   constructor(

@@ -160,11 +160,14 @@ export class Assemblies {
           detail: 'the parts are more than the largest upload that is accepted here',
         })
       }
+      // Of a final that was made before its parts knew their length only the least was counted.
+      await this.#context.quotas?.grow(seen.record.head, seen.length, seen.length, request)
       const appender = await bytes.open(id, isHeld)
       if (appender === undefined) return undefined
       record = await this.#fill(appender, seen, request, signal, isHeld)
       return record
     } finally {
+      if (record) await this.#context.quotas?.finished(record)
       if (record) await this.putRecord(record, lock)
       await lock.release()
     }

@@ -10,7 +10,9 @@ import { StoreError, type UploadHead, type UploadRecord } from '../../stores/con
 import { Refusal } from '../errors.ts'
 import type { ConcatCommand, Outcome } from '../protocol/messages.ts'
 import { Assemblies, type AssemblyContext } from './assembly.ts'
+import { checkEntry } from './entry-rules.ts'
 import { isPart, isWaiting, Kin, type Parts } from './kin.ts'
+import type { Admitted } from './quotas.ts'
 import { isExpired } from './rules.ts'
 import { type Asker, isShownTo, newHeadOf, type UploadRequest } from './upload-request.ts'
 
@@ -116,12 +118,25 @@ export class Concatenator {
   ): Promise<Outcome> {
     const draft: UploadHead = {
       ...{ id, createdAt: this.#context.now(), dialect: 'tus' },
-      ...newHeadOf(request.asker, metadata),
+      ...newHeadOf(request, metadata),
       ...{ concat, parts: ids, concatKey: key },
     }
     const parts = await this.#checkParts(ids, request.asker, await request.maxBytes(id))
+    await checkEntry(this.#context, parts.leastLength, { metadata })
     const head = await request.beforeCreate(draft, parts.length)
-    const record = await this.#make(head, parts.length, request)
+    const make = async (admitted?: Admitted): Promise<UploadRecord> => {
+      const record = await this.#make(head, parts.length, request)
+      try {
+        await admitted?.created(record)
+      } catch (error) {
+        await this.#undo(record)
+        throw error
+      }
+      return record
+    }
+    const { quotas } = this.#context
+    const need = { bytes: parts.leastLength, hasBody: false }
+    const record = quotas ? await quotas.admitting(head, need, request, make) : await make()
     this.#context.teller.tell('created', record, request)
     return this.#answer(record, request)
   }

@@ -17,44 +17,21 @@ import {
 import { Meter } from '../../stores/meter.ts'
 import { Refusal } from '../errors.ts'
 import type { AppendCommand, ConcatCommand, CreateCommand, Outcome } from '../protocol/messages.ts'
-import type { Audience } from './audience.ts'
-import { Receiver } from './byte-path.ts'
 import { type Concatenator, concatenatorOf } from './concat.ts'
+import { appendNothing } from './empty-append.ts'
+import type { EngineParts, EngineSettings } from './engine-parts.ts'
+import { checkEntry } from './entry-rules.ts'
 import { type EngineEvent, type Filled, type HoldContext, UploadHold } from './hold.ts'
 import { isPart, isWaiting } from './kin.ts'
 import { Lifetime } from './lifetime.ts'
 import { answerOf, outcomeOf, overflowOf, retryAfterS } from './outcomes.ts'
 import { Pulse } from './pulse.ts'
-import { type Expiry, expiresAt, refuseAppend, refuseCreate } from './rules.ts'
+import type { Admitted, Quotas } from './quotas.ts'
+import { expiresAt, refuseAppend, refuseCreate } from './rules.ts'
 import { Teller } from './teller.ts'
 import { isShownTo, newHeadOf, type UploadRequest } from './upload-request.ts'
 
-export interface EngineSettings {
-  readonly expiry: Expiry
-  readonly idleMs: number
-  readonly leastBytesPerSecond: number
-  readonly acquireLockTimeoutMs: number
-  /** Whether parts are removed once all finals that were made of them are finished. */
-  readonly removeParts: boolean
-}
-
-export interface EngineParts {
-  readonly bytes: ByteStore
-  readonly records: RecordStore | undefined
-  readonly locker: Locker
-  readonly settings: EngineSettings
-  /** Told of what an operator should know: rewinds, lost leases, records that could not be written. */
-  readonly report: (event: EngineEvent) => void
-  /** Stands in for the request where the engine does something by itself: finishing a final. */
-  readonly ownRequest: (id: string) => UploadRequest
-  /** Who is told what happened to uploads; default nobody. */
-  readonly audiences?: readonly Audience[]
-  readonly pulse?: Pulse
-  /** Where it is counted what happens. */
-  readonly meter?: Meter
-  /** What time it is for all that expires; the same for the byte store. Default: the wall clock. */
-  readonly now?: Now
-}
+export type { EngineParts, EngineSettings } from './engine-parts.ts'
 
 export class UploadEngine implements HoldContext {
   readonly bytes: ByteStore
@@ -65,6 +42,7 @@ export class UploadEngine implements HoldContext {
   readonly now: Now
   readonly report: (event: EngineEvent) => void
   readonly teller: Teller
+  readonly quotas: Quotas | undefined
   readonly #locker: Locker
   readonly #lifetime: Lifetime
   readonly #concat: Concatenator | undefined
@@ -82,17 +60,18 @@ export class UploadEngine implements HoldContext {
     this.meter = parts.meter ?? new Meter()
     this.now = parts.now ?? (() => Date.now())
     this.#locker = parts.locker
-    const { bytes, records, settings, pulse, meter, report, now } = this
+    this.quotas = parts.quotas
+    const { bytes, records, settings, pulse, meter, report, now, quotas } = this
     const { locker, ownRequest, audiences = [] } = parts
     const draining = this.#draining.signal
     this.teller = new Teller({ bytes, locker, audiences, draining, report, now, meter })
     this.#lifetime = new Lifetime({
-      ...{ bytes, records, settings, locker, draining, report, meter },
+      ...{ bytes, records, settings, locker, draining, report, meter, quotas },
       teller: this.teller,
       concat: () => this.#concat,
     })
     this.#concat = concatenatorOf({
-      ...{ bytes, records, settings, pulse, meter, report, now, locker, ownRequest, draining },
+      ...{ bytes, records, settings, pulse, meter, report, now, locker, ownRequest, draining, quotas },
       teller: this.teller,
       remove: (id) => this.#lifetime.remove(id),
       expire: (id, now) => this.#lifetime.expire(id, now),
@@ -102,6 +81,7 @@ export class UploadEngine implements HoldContext {
   async start(): Promise<void> {
     await this.bytes.start()
     await this.records?.start()
+    await this.quotas?.start()
     await this.#locker.start()
     this.teller.start()
   }
@@ -110,6 +90,7 @@ export class UploadEngine implements HoldContext {
     await this.drain()
     await this.teller.close()
     await this.#locker.close()
+    await this.quotas?.close()
     await this.records?.close()
     await this.bytes.close()
   }
@@ -170,19 +151,35 @@ export class UploadEngine implements HoldContext {
     if (draining) return { is: 'refused', refusal: draining }
     const id = await request.nameUpload(command.metadata)
     const maxBytes = await request.maxBytes(id)
+    const { partial, metadata, length, contentLength: bodyBytes = 0 } = command
+    const bytes = length ?? bodyBytes
     const refusal = refuseCreate(command, maxBytes)
     if (refusal) return { is: 'refused', refusal }
-    const { partial } = command
+    const entry = checkEntry(this, bytes, command)
+    if (entry) await entry
     const draft: UploadHead = {
       ...{ id, createdAt: this.now(), dialect: command.dialect ?? 'tus' },
-      ...newHeadOf(request.asker, command.metadata),
+      ...newHeadOf(request, metadata),
       ...(partial !== undefined && { concat: partial }),
     }
-    const head = await request.beforeCreate(draft, command.length)
-    await request.named?.(head.id)
+    const head = await request.beforeCreate(draft, length)
+    const make = (admitted?: Admitted) => this.#make(head, command, maxBytes, request, admitted)
+    const { hasBody } = command
+    return this.quotas ? this.quotas.admitting(head, { bytes, hasBody }, request, make) : make()
+  }
+
+  #make(
+    head: UploadHead,
+    command: CreateCommand,
+    maxBytes: number,
+    request: UploadRequest,
+    admitted: Admitted | undefined,
+  ): Promise<Outcome> {
     return this.#holding(head.id, request, async (hold, lock) => {
+      if (request.named) await request.named(head.id)
       hold.take(await this.teller.creating(head, command.length, this.bytes, request))
       try {
+        if (admitted) await hold.within(await admitted.created(hold.kept))
         const filled = await this.#fillNew(hold, command, maxBytes, request)
         if (filled.why === 'overflow') throw overflowOf(filled, command.length)
         return answerOf(filled, 'created', this.settings.expiry)
@@ -206,16 +203,31 @@ export class UploadEngine implements HoldContext {
     const seen = await this.bytes.look(id)
     const refusal = await this.#refuseAppend(seen, command, maxBytes, request)
     if (refusal) return { is: 'refused', refusal }
-    if (seen?.mark.state === 'finished') return this.#appendNothing(seen, command, request)
+    const entry = checkEntry(this, command.contentLength ?? 0)
+    if (entry) await entry
+    if (seen?.mark.state === 'finished') return appendNothing(seen, command, request, this)
+    const hasBody = command.contentLength !== 0
+    const work = () => this.#appendAlone(command, maxBytes, hasBody, request)
+    return this.quotas && hasBody ? this.quotas.running('append', seen!.head, request, work) : work()
+  }
+
+  #appendAlone(
+    command: AppendCommand,
+    maxBytes: number,
+    hasBody: boolean,
+    request: UploadRequest,
+  ): Promise<Outcome> {
+    const { id } = command
     return this.#holding(id, request, async (hold, lock) => {
       const appender = await this.bytes.open(id, () => lock.isHeld())
       const record = appender?.record ?? (await this.bytes.look(id))
       if (appender) hold.take(appender)
       const refusal = await this.#refuseAppend(record, command, maxBytes, request)
       if (refusal) return { is: 'refused', refusal }
-      if (!appender) return this.#appendNothing(record!, command, request)
-      const hasBody = command.contentLength !== 0
+      if (!appender) return appendNothing(record!, command, request, this)
       const length = command.length ?? record!.mark.length
+      const room = this.quotas?.roomOf(record!, request)
+      if (room) await hold.within(room, length ?? command.offset + (command.contentLength ?? 0))
       const plan = { offset: command.offset, length, maxBytes, hasBody, checksum: command.checksum }
       try {
         const filled = await hold.fill(plan, request)
@@ -336,25 +348,6 @@ export class UploadEngine implements HoldContext {
   ): Promise<Refusal | undefined> {
     const shown = record && isShownTo(asker, record.head) ? record : undefined
     return this.#lifetime.refuseAbsent(shown, this.now())
-  }
-
-  /** An append to a finished upload, at its end: nothing to do, unless the body turns out to hold something. */
-  async #appendNothing(
-    record: UploadRecord,
-    command: AppendCommand,
-    request: UploadRequest,
-  ): Promise<Outcome> {
-    if (command.contentLength === undefined) {
-      const { offset } = record.mark
-      const { idleMs, leastBytesPerSecond } = this.settings
-      const source = request.body()
-      const write = async () => {}
-      const limits = { endLimit: offset, idleMs, leastBytesPerSecond }
-      const { why } = await new Receiver({ source, pulse: this.pulse, offset, write, ...limits }).done
-      if (why === 'overflow') return { is: 'refused', refusal: new Refusal('body-too-long', { offset }) }
-      if (why === 'client-gone' || why === 'idle') return { is: 'cut', record, why }
-    }
-    return { is: 'appended', record, expiresAt: undefined }
   }
 
   #offsetOf(record: UploadRecord): Outcome {

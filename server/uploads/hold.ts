@@ -13,6 +13,8 @@ import { type RunningDigest, startDigest } from './digest.ts'
 import type { EngineSettings } from './engine.ts'
 import { isPart } from './kin.ts'
 import type { Pulse } from './pulse.ts'
+import type { QuotaRoom } from './quota-room.ts'
+import type { QuotaEvent, Quotas } from './quotas.ts'
 import { expiresAt } from './rules.ts'
 import type { Teller } from './teller.ts'
 import type { UploadRequest } from './upload-request.ts'
@@ -25,6 +27,7 @@ export type EngineEvent =
   | { readonly is: 'left-behind'; readonly id: string; readonly error: unknown }
   | { readonly is: 'assembly-failed'; readonly id: string; readonly error: unknown }
   | { readonly is: 'sweep-failed'; readonly error: unknown }
+  | QuotaEvent
   | TellerEvent
 
 export interface FillPlan {
@@ -53,6 +56,7 @@ export interface HoldContext {
   readonly pulse: Pulse
   readonly meter: Meter
   readonly teller: Teller
+  readonly quotas?: Quotas | undefined
   readonly report: (event: EngineEvent) => void
 }
 
@@ -69,6 +73,7 @@ export class UploadHold {
   #heldSince: number
   #stop: StopReason | undefined
   #stopTimer: NodeJS.Timeout | undefined
+  #room: QuotaRoom | undefined
   /** Why the upload is to be removed. */
   #unwanted: unknown
   /** What the record store is told when the lock is given up. */
@@ -90,6 +95,12 @@ export class UploadHold {
   take(appender: Appender): void {
     this.#appender = appender
     if (appender.rewound) this.#context.report({ is: 'rewound', id: this.id, ...appender.rewound })
+  }
+
+  /** Has the upload grow no further than there is room, and at once to `bytes`; refuses when there is less. */
+  async within(room: QuotaRoom | undefined, bytes = 0): Promise<void> {
+    this.#room = room
+    await room?.reserve(bytes)
   }
 
   /** The upload as it stands on disk. */
@@ -155,6 +166,7 @@ export class UploadHold {
     const lock = this.#lock
     if (lock === undefined) return
     const record = this.#record
+    if (this.#context.quotas) await this.#settleQuotas(this.#context.quotas, lock)
     try {
       if (record === undefined) return
       const at = expiresAt(record, this.#context.settings.expiry)
@@ -166,6 +178,12 @@ export class UploadHold {
     } finally {
       await lock.release()
     }
+  }
+
+  /** Under the lock: nobody can say something newer before. */
+  async #settleQuotas(quotas: Quotas, lock: Lock): Promise<void> {
+    if (this.#record?.mark.state === 'finished') await quotas.finished(this.#record)
+    else if (this.#appender && lock.isHeld()) await this.#room?.giveBack(this.#appender.record)
   }
 
   #filled(ended: Exclude<Ended, { why: 'overflow' }>, record: UploadRecord): Filled {
@@ -200,7 +218,9 @@ export class UploadHold {
       pulse,
       offset: plan.offset,
       endLimit: plan.length ?? plan.maxBytes,
-      write: (buffers, position) => appender.write(buffers, position),
+      write: this.#room
+        ? writeWithin(this.#room, appender)
+        : (buffers, position) => appender.write(buffers, position),
       ...(!plan.checksum && {
         checkpoint: (offset: number) => this.#checkpoint(appender, offset, plan, request),
       }),
@@ -283,6 +303,13 @@ export class UploadHold {
   #stopWith(reason: StopReason): void {
     this.#stop ??= reason
     this.#receiver?.stop(reason)
+  }
+}
+
+function writeWithin(room: QuotaRoom, appender: Appender): Appender['write'] {
+  return async (buffers, position) => {
+    await room.reserveAhead(buffers.reduce((end, { byteLength }) => end + byteLength, position))
+    await appender.write(buffers, position)
   }
 }
 

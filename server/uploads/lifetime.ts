@@ -8,6 +8,7 @@ import type { Refusal } from '../errors.ts'
 import type { Concatenator } from './concat.ts'
 import type { EngineSettings } from './engine.ts'
 import type { EngineEvent } from './hold.ts'
+import type { Quotas } from './quotas.ts'
 import { expiresAt, isExpired, refuseAbsent } from './rules.ts'
 import type { Teller } from './teller.ts'
 import type { UploadRequest } from './upload-request.ts'
@@ -19,6 +20,7 @@ export interface LifetimeParts {
   readonly settings: EngineSettings
   readonly teller: Teller
   readonly meter: Meter
+  readonly quotas: Quotas | undefined
   readonly draining: AbortSignal
   readonly report: (event: EngineEvent) => void
   /** Undefined where the store can not concatenate. */
@@ -75,16 +77,19 @@ export class Lifetime {
 
   /** With a lock: only while it is held. */
   async remove(id: string, lock?: Lock): Promise<void> {
-    const { bytes, records, report } = this.#parts
+    const { bytes, records, report, quotas } = this.#parts
+    const seen = quotas && (await bytes.look(id))
     await bytes.remove(id, () => lock?.isHeld() ?? true)
+    if (seen) await quotas.removed(seen.head)
     await records?.remove(id).catch((error: unknown) => report({ is: 'record-failed', id, error }))
   }
 
   /** Makes the record of an upload say what its mark says. */
   async #correctRecord(id: string, seen: UploadRecord | undefined): Promise<void> {
-    const { records, settings, concat } = this.#parts
+    const { records, settings, concat, quotas } = this.#parts
     if (seen === undefined || seen.mark.state === 'terminated') await records?.remove(id)
     else if (concat() && seen.head.concat !== undefined) await concat()?.assemblies.putRecord(seen)
     else await records?.put(seen, expiresAt(seen, settings.expiry))
+    if (seen) await quotas?.note(seen)
   }
 }

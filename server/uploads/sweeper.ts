@@ -9,6 +9,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { LockError, StoreError, type Walk } from '../../stores/contracts.ts'
 import type { UploadEngine } from './engine.ts'
+import { QuotaUpkeep } from './quota-upkeep.ts'
 
 const expiredAtOnce = 100
 /** A creation or a removal takes milliseconds; what is half-done for an hour will not be finished. */
@@ -26,6 +27,7 @@ type MayGoOn = () => boolean
 export class Sweeper {
   readonly #engine: UploadEngine
   readonly #everyMs: number
+  readonly #quotas: QuotaUpkeep | undefined
   readonly #closing = new AbortController()
   #running: Promise<void> | undefined
   /** A walk that began before this does not count. */
@@ -37,6 +39,8 @@ export class Sweeper {
   constructor({ engine, everyMs }: { engine: UploadEngine; everyMs: number }) {
     this.#engine = engine
     this.#everyMs = everyMs
+    const { quotas, bytes, now } = engine
+    this.#quotas = quotas && new QuotaUpkeep({ quotas, bytes, now })
   }
 
   /** Sweeps now and then until `close`. */
@@ -82,6 +86,11 @@ export class Sweeper {
     }
   }
 
+  /** Puts right what the ledger of quotas says of uploads at which nobody has looked for a while. */
+  async lookAtDueQuotas(now: number, mayGoOn: MayGoOn = always): Promise<void> {
+    await this.#quotas?.lookAtDue(now, () => !this.#isOver(mayGoOn))
+  }
+
   /**
    * Looks at every upload: corrects its record, removes it when it has expired, and removes what is left over. Then at
    * every record: one whose upload is gone came back with an older state of the records.
@@ -100,6 +109,12 @@ export class Sweeper {
       if ((await bytes.look(id)) === undefined) await this.#visit(id, now)
       if (++seen % walkStride === 0) await this.#rest(walkRestMs)
     }
+    await this.#quotas?.walk(
+      () => !this.#isOver(mayGoOn),
+      async () => {
+        if (++seen % walkStride === 0) await this.#rest(walkRestMs)
+      },
+    )
     if (this.#isOver(mayGoOn)) return { removed, orphans: 0 }
     return { removed, orphans: await bytes.sweepOrphans(orphanAgeMs) }
   }
@@ -139,6 +154,7 @@ export class Sweeper {
     const walk = { at: this.#engine.now(), epoch: records?.epoch ?? '' }
     if (!isWalkDue(walk, await records?.lastWalk(), this.#walkSince)) {
       await this.sweepExpired(walk.at, isHeld)
+      await this.lookAtDueQuotas(walk.at, isHeld)
       return
     }
     meter.walks++

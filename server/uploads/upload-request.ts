@@ -1,6 +1,7 @@
 /** What the engine asks of a request, whichever dialect it came in; and what is shown to whom. */
 import type { Readable } from 'node:stream'
 import type { Locker, RequestSummary, UploadHead, UploadRecord } from '../../stores/contracts.ts'
+import type { GivenLimits } from './quota-accounts.ts'
 
 /** Who asks. What others own is absent for them, however they ask. */
 export interface Asker {
@@ -8,6 +9,8 @@ export interface Asker {
   readonly owner?: string | undefined
   /** Whether they may use what others own too. */
   readonly seesAll: boolean
+  /** What they may have at a time, where that is not what everybody may have. */
+  readonly limits?: GivenLimits | undefined
 }
 
 /** Where nobody is asked who they are. */
@@ -19,10 +22,14 @@ export function isShownTo({ owner, seesAll }: Asker, head: UploadHead): boolean 
 
 /** What every new upload says of its creator and of itself. */
 export function newHeadOf(
-  { owner }: Asker,
+  { asker: { owner }, client }: Pick<UploadRequest, 'asker' | 'client'>,
   metadata: string | undefined,
-): Pick<UploadHead, 'owner' | 'metadata'> {
-  return { ...(metadata !== undefined && { metadata }), ...(owner !== undefined && { owner }) }
+): Pick<UploadHead, 'owner' | 'client' | 'metadata'> {
+  return {
+    ...(metadata !== undefined && { metadata }),
+    ...(owner !== undefined && { owner }),
+    ...(client !== undefined && { client }),
+  }
 }
 
 /** What the engine needs of one request. */
@@ -33,6 +40,8 @@ export interface UploadRequest {
   readonly signal: AbortSignal
   /** Whose request it is, and what is shown to it. */
   readonly asker: Asker
+  /** The network address that it comes from, as far as it is counted; undefined where addresses are not. */
+  readonly client?: string | undefined
   /** Keeps the writers of this request's upload apart, where that is not the engine's own locker. */
   readonly locker?: Locker | undefined
   /** Names a new upload; by the name that is suggested, unless somebody wants another. */

@@ -10,6 +10,7 @@ import { steadyClock } from '../../stores/clock.ts'
 import type { FolderOwner } from '../../stores/local/folder-owner.ts'
 import type { LockPeer, LockServer } from '../../stores/local/lock-server.ts'
 import type { Config } from '../config.ts'
+import { quotaPlanOf } from '../entry-options.ts'
 import { StartError } from '../host/start-checks.ts'
 import type { Measured } from '../metrics/metrics.ts'
 import { ownFolder, placeOf } from '../place.ts'
@@ -219,8 +220,9 @@ export class Primary {
 /** Takes the folder, and looks at the database before anybody writes to it. */
 async function openCommons(config: Config): Promise<Commons> {
   // Loaded here, because who has a Redis needs none of it.
-  const [{ FolderOwner }, { LmdbRecords }, { LockServer }] = await Promise.all([
+  const [{ FolderOwner }, { LmdbLedger }, { LmdbRecords }, { LockServer }] = await Promise.all([
     import('../../stores/local/folder-owner.ts'),
+    import('../../stores/local/lmdb-ledger.ts'),
     import('../../stores/local/lmdb-records.ts'),
     import('../../stores/local/lock-server.ts'),
   ])
@@ -230,6 +232,11 @@ async function openCommons(config: Config): Promise<Commons> {
     const records = new LmdbRecords({ directory })
     await records.start()
     await records.close()
+    if (quotaPlanOf(config) !== undefined) {
+      const ledger = new LmdbLedger({ directory })
+      await ledger.start()
+      await ledger.close()
+    }
   } catch (error) {
     await owner.release()
     throw error

@@ -6,7 +6,7 @@
  * last pages of a commit can be free and unwritten. It is filled up, so that touching them cannot kill the process;
  * whether something that counts was lost is for the caller to find out by reading everything.
  */
-import { closeSync, fstatSync, ftruncateSync, openSync, readSync } from 'node:fs'
+import { closeSync, fstatSync, ftruncateSync, openSync, readSync, writeFileSync } from 'node:fs'
 import { StoreError } from '../contracts.ts'
 
 // lmdb-js 3.5 writes data version 2: a page header of 24 bytes, then the meta.
@@ -46,6 +46,9 @@ export function damagedLmdb(path: string, what: string, cause?: unknown): StoreE
   return new StoreError('damaged', `The record database ${path} is damaged: ${what}. ${advice}`, { cause })
 }
 
+/** What LMDB needs for its 126 readers, and a little more. */
+const lockFileBytes = 12 * 1024
+
 interface Meta {
   readonly pageSize: number
   readonly lastPage: number
@@ -63,5 +66,38 @@ function readMeta(file: number, position: number): Meta | undefined {
     pageSize,
     lastPage: Number(meta.readBigUInt64LE(AT.lastPage)),
     transaction: Number(meta.readBigUInt64LE(AT.transaction)),
+  }
+}
+
+/** A change inside a transaction, which tells all of them how it ended; a rejection that nobody heard ends the process. */
+export function behind(change: Promise<unknown>): void {
+  change.catch(ignoreReason)
+}
+
+/** The reason of a commit that failed, as on a full disk, comes as a rejection of its own, which LMDB has logged. */
+export function ignoreReason(error: unknown): void {
+  const { commitError } = error as { commitError?: Promise<unknown> }
+  commitError?.catch(() => undefined)
+}
+
+export function asStoreError(error: unknown, path: string): StoreError {
+  const message = error instanceof Error ? error.message : String(error)
+  if (/MDB_(CORRUPTED|PAGE_NOTFOUND|INVALID|BAD_|PANIC)/.test(message))
+    return damagedLmdb(path, message, error)
+  const isFull = /ENOSPC|No space left|MDB_MAP_FULL/.test(message)
+  return new StoreError(isFull ? 'full' : 'io', `The record database could not be used: ${message}`, {
+    cause: error,
+  })
+}
+
+/**
+ * LMDB maps its lock file, and would make it with a hole in it. Whoever touches a hole of a mapped file on a full disk
+ * is killed by the system (SIGBUS), so the file is given its blocks as long as there are some.
+ */
+export function makeLockFile(file: string): void {
+  try {
+    writeFileSync(file, Buffer.alloc(lockFileBytes), { flag: 'wx' })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw asStoreError(error, file)
   }
 }

@@ -5,7 +5,7 @@
  * synced behind: after a crash of the machine the copies may be older than the marks, which are the truth.
  */
 import { createHash } from 'node:crypto'
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Database, open, type RootDatabase } from 'lmdb'
 import {
@@ -20,7 +20,14 @@ import {
 } from '../contracts.ts'
 import { isListed } from '../listed.ts'
 import { RecordFeed } from '../record-feed.ts'
-import { damagedLmdb, examineLmdbFile } from './lmdb-file.ts'
+import {
+  asStoreError,
+  behind,
+  damagedLmdb,
+  examineLmdbFile,
+  ignoreReason,
+  makeLockFile,
+} from './lmdb-file.ts'
 
 interface Entry {
   readonly record: UploadRecord
@@ -39,9 +46,6 @@ interface Databases {
   /** Of uploads that have an owner, but for parts. */
   readonly owners: Database<true, OwnerKey>
 }
-
-/** What LMDB needs for its 126 readers, and a little more. */
-const lockFileBytes = 12 * 1024
 
 /** Stands behind every id in the order of keys. */
 const AFTER_ALL_IDS = '\uffff'
@@ -235,17 +239,6 @@ export class LmdbRecords implements RecordStore {
   }
 }
 
-/** A change inside a transaction, which tells all of them how it ended; a rejection that nobody heard ends the process. */
-function behind(change: Promise<unknown>): void {
-  change.catch(ignoreReason)
-}
-
-/** The reason of a commit that failed, as on a full disk, comes as a rejection of its own, which LMDB has logged. */
-function ignoreReason(error: unknown): void {
-  const { commitError } = error as { commitError?: Promise<unknown> }
-  commitError?.catch(() => undefined)
-}
-
 function removeIndexes(databases: Databases, id: string, old: Entry): void {
   behind(databases.recent.remove([old.record.head.createdAt, id]))
   if (old.expiresAt !== undefined) behind(databases.expiry.remove([old.expiresAt, id]))
@@ -283,26 +276,4 @@ function isNewer(a: UploadRecord, b: UploadRecord): boolean {
 
 function readAll({ records, expiry, recent, owners }: Databases): void {
   for (const database of [records, expiry, recent, owners]) for (const _ of database.getRange());
-}
-
-function asStoreError(error: unknown, path: string): StoreError {
-  const message = error instanceof Error ? error.message : String(error)
-  if (/MDB_(CORRUPTED|PAGE_NOTFOUND|INVALID|BAD_|PANIC)/.test(message))
-    return damagedLmdb(path, message, error)
-  const isFull = /ENOSPC|No space left|MDB_MAP_FULL/.test(message)
-  return new StoreError(isFull ? 'full' : 'io', `The record database could not be used: ${message}`, {
-    cause: error,
-  })
-}
-
-/**
- * LMDB maps its lock file, and would make it with a hole in it. Whoever touches a hole of a mapped file on a full disk
- * is killed by the system (SIGBUS), so the file is given its blocks as long as there are some.
- */
-function makeLockFile(file: string): void {
-  try {
-    writeFileSync(file, Buffer.alloc(lockFileBytes), { flag: 'wx' })
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw asStoreError(error, file)
-  }
 }

@@ -1,7 +1,8 @@
 /**
  * The name of everything that Tidemark keeps in Redis, in one place.
  *
- * All keys of one upload share the hash tag `{id}`, so that one script may touch them in a Cluster too. The indexes
+ * All keys of one upload share the hash tag `{id}`, and those of one account its name, so that one script may touch them in
+ * a Cluster too. The indexes
  * live in other slots; they are hints and are never part of a script.
  */
 export class Keys {
@@ -50,6 +51,26 @@ export class Keys {
   /** Channel: what happens to records, while somebody wants to hear it. */
   get news(): string {
     return `${this.prefix}to:news`
+  }
+  /** Hash: what an account has, its sums and an entry for each upload. Lives as long as it has one. */
+  account(account: string): string {
+    return `${this.prefix}account:${tag(account)}`
+  }
+  /** Hash: creations of an account, by the second. Lives for a minute. */
+  creations(account: string): string {
+    return `${this.prefix}creations:${tag(account)}`
+  }
+  /** Hash: running requests of an account. Lives for minutes. */
+  running(account: string): string {
+    return `${this.prefix}running:${tag(account)}`
+  }
+  /** Sorted set: entries of accounts by the time at which to look at their uploads. */
+  get ledger(): string {
+    return `${this.prefix}index:ledger`
+  }
+  /** Set: accounts that have entries. */
+  get accounts(): string {
+    return `${this.prefix}index:accounts`
   }
   /** The last walk through all uploads: when it began, and the run id of Redis. */
   get walk(): string {

@@ -20,6 +20,12 @@ export const scripts = {
   putRecord: load('put-record'),
   checkpoint: load('put-record-lock'),
   putRecordAndRelease: load('put-record-release-lock-wait'),
+  admit: load('admit-upload-account-creations'),
+  grow: load('grow-upload-account'),
+  settle: load('settle-upload-account'),
+  begin: load('begin-body-running'),
+  renewRunning: load('renew-bodies-running'),
+  end: load('end-body-running'),
 }
 
 /** Sends one script; one round trip once the server knows it. */

@@ -5,6 +5,7 @@ import { Redis } from 'ioredis'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { RedisConfigStore } from '../../stores/redis/redis-config-store.ts'
 import { RedisConnection } from '../../stores/redis/redis-connection.ts'
+import { RedisLedger } from '../../stores/redis/redis-ledger.ts'
 import { RedisLocker } from '../../stores/redis/redis-locker.ts'
 import { RedisRecords } from '../../stores/redis/redis-records.ts'
 import { makeCertificate, tlsSettings } from '../support/certificate.ts'
@@ -12,6 +13,7 @@ import { makeFolder } from '../support/folder.ts'
 import { freePort } from '../support/free-port.ts'
 import { type RedisServer, startRedis } from '../support/redis.ts'
 import { startCluster, startSentinels } from '../support/redis-topologies.ts'
+import { describeLedger } from './ledger-contract.ts'
 import { describeLocker } from './locker-contract.ts'
 import { describeRecords } from './records-contract.ts'
 
@@ -99,6 +101,22 @@ describe.each<[string, () => Promise<Topology>]>([
     await connection.connect()
     await expect.poll(() => connection.runId?.split(',').every((id) => /^[0-9a-f]{40}$/.test(id))).toBe(true)
     expect(events).toEqual([{ is: 'available' }])
+  })
+
+  describeLedger(`RedisLedger, ${name}`, async () => {
+    const connections = [connect(), connect()]
+    const servers = connections.map((connection) => new RedisLedger({ connection }))
+    for (const server of servers) await server.start()
+    return {
+      servers: [servers[0]!, servers[1]!],
+      lose: async () => void (await empty()),
+      // The servers are wanted once more.
+      cutOff: async () => void (await Promise.all(connections.map((connection) => connection.close()))),
+      async stop() {
+        for (const connection of connections) await connection.close()
+        await empty()
+      },
+    }
   })
 
   // Last, because it ends with all servers killed.

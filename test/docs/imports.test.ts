@@ -40,7 +40,7 @@ const rules: Record<string, Rule> = {
     others: /^(node:|undici$)/,
   },
   'server/uploads': {
-    ours: /^(server\/protocol\/messages|server\/errors|stores\/contracts|stores\/meter)\.ts$/,
+    ours: /^(server\/protocol\/messages|server\/errors|stores\/(contracts|ledger|meter))\.ts$/,
     others: /^node:(?!http|net|fs)/,
   },
   'server/metrics': {
@@ -48,7 +48,7 @@ const rules: Record<string, Rule> = {
     others: anything,
   },
   'server/workers': {
-    ours: /^(server\/(config|open-uploads|place)\.ts$|server\/(host\/start-checks|metrics\/metrics)\.ts$|stores\/)/,
+    ours: /^(server\/(entry-options|config|open-uploads|place)\.ts$|server\/(host\/start-checks|metrics\/metrics)\.ts$|stores\/)/,
     others: anything,
   },
   'server/protocol': { ours: /^(server\/errors|stores\/contracts)\.ts$/, others: nothing },

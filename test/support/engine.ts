@@ -31,6 +31,8 @@ export async function startEngine(
       leastBytesPerSecond: 0,
       acquireLockTimeoutMs: 5_000,
       removeParts: false,
+      reserveFreeBytes: 0,
+      refuseMetadata: undefined,
       ...settings,
     },
     ownRequest: () => request(),

@@ -4,19 +4,23 @@
  */
 import { byId } from './dom.ts'
 
-export type Trouble = 'unreachable' | 'busy'
+export type Trouble = 'unreachable' | 'busy' | 'waiting'
 
 const sentences: Record<Trouble, string> = {
   unreachable: 'Connection lost; trying again...',
   busy: 'The server is busy; trying again...',
+  waiting: 'Waiting; trying again...',
 }
 
 export class ConnectionBanner {
   readonly #troubles = new Map<string, Trouble>()
+  /** Why the server lets people wait, in its own words. */
+  #said = ''
   readonly #banner = byId('banner')
 
   /** A request to this URL failed and will be tried again. */
-  failed(url: string, trouble: Trouble): void {
+  failed(url: string, trouble: Trouble, said = ''): void {
+    if (trouble === 'waiting') this.#said = said
     this.#troubles.set(url, trouble)
     this.#render()
   }
@@ -38,7 +42,8 @@ export class ConnectionBanner {
 
   #render(): void {
     const [first] = this.#troubles.values()
-    this.#banner.textContent = first === undefined ? '' : sentences[first]
+    const said = first === 'waiting' && this.#said !== '' ? `Waiting: ${this.#said}` : undefined
+    this.#banner.textContent = said ?? (first === undefined ? '' : sentences[first])
     this.#banner.dataset.trouble = first ?? ''
   }
 }

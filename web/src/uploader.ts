@@ -136,8 +136,12 @@ function tusOptions(
       const isBusy = error.causingError instanceof NotNow || status !== 0
       // A first 409 or 423 is the usual way of an upload that changes hands, and over in a moment.
       const isQuiet = status > 0 && status < 500 && retryAttempt === 0
-      if (willRetry && !isQuiet)
-        banner.failed(error.originalRequest.getURL(), isBusy ? 'busy' : 'unreachable')
+      const url = error.originalRequest.getURL()
+      // No room for another upload, or for more of this one: only the server knows until when.
+      const isWaiting = status === 429 || status === 423
+      if (willRetry && isWaiting && !(isQuiet && status === 423))
+        banner.failed(url, 'waiting', sentenceOf(error.originalResponse?.getBody()))
+      else if (willRetry && !isQuiet) banner.failed(url, isBusy ? 'busy' : 'unreachable')
       return willRetry
     },
   } satisfies ConstructorParameters<typeof Tus<Meta, Body>>[1]
@@ -243,9 +247,15 @@ function watchForStalls(uppy: PageUppy, banner: ConnectionBanner): StallWatch {
 /** Uppy only says that it failed; the server's answer says why: a code for programs, and a sentence for people. */
 function sayWhyItFailed(uppy: PageUppy): void {
   uppy.on('upload-error', (file, _error, response) => {
-    const answer = response?.body?.xhr instanceof XMLHttpRequest ? response.body.xhr.responseText.trim() : ''
-    const reason = answer.replace(/^[a-z]+(?:-[a-z]+)*: /, '')
-    const isSentence = reason.length > 0 && reason.length < 300 && !reason.startsWith('<')
-    if (file !== undefined && isSentence) uppy.info(`${nameOf(file)}: ${reason}`, 'error', 15_000)
+    const reason = sentenceOf(
+      response?.body?.xhr instanceof XMLHttpRequest ? response.body.xhr.responseText : '',
+    )
+    if (file !== undefined && reason !== '') uppy.info(`${nameOf(file)}: ${reason}`, 'error', 15_000)
   })
+}
+
+/** What the server says, where it is for people: without its code, and not the page that a proxy put in its place. */
+function sentenceOf(body = ''): string {
+  const text = body.trim().replace(/^[a-z]+(?:-[a-z]+)*: /, '')
+  return text.length < 300 && !text.startsWith('<') ? text : ''
 }
