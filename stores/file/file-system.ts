@@ -61,6 +61,9 @@ export function asStoreError(error: unknown, what: string): StoreError {
     return new StoreError('bad-id', `the id does not fit the file system: could not ${what}`, {
       cause: error,
     })
+  // A file that was removed, or replaced, while its writer had it: somebody else has taken over.
+  if (errno === 'ESTALE')
+    return new StoreError('superseded', `the file is gone: could not ${what}`, { cause: error })
   return new StoreError('io', `could not ${what}`, { cause: error })
 }
 
