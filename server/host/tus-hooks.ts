@@ -56,6 +56,11 @@ export class HookedRequest implements UploadRequest {
     return this.#exchange.body()
   }
 
+  wholeBody(length: number): Uint8Array | undefined {
+    const { namingFunction, onUploadFinish } = this.#options
+    return namingFunction || onUploadFinish ? undefined : this.#exchange.wholeBody?.(length)
+  }
+
   get signal(): AbortSignal {
     return this.#exchange.signal
   }

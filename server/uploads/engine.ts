@@ -16,6 +16,7 @@ import {
 } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
 import type { AppendCommand, ConcatCommand, CreateCommand, Outcome } from '../protocol/messages.ts'
+import { createAtOnce, takeWhole } from './at-once.ts'
 import { Receiver } from './byte-path.ts'
 import { type Concatenator, concatenatorOf } from './concat.ts'
 import { type EngineEvent, type Filled, type HoldContext, UploadHold } from './hold.ts'
@@ -64,6 +65,8 @@ export class UploadEngine implements HoldContext {
   readonly #lifetime: Lifetime
   readonly #concat: Concatenator | undefined
   readonly #holds = new Set<UploadHold>()
+  /** Creations without a hold. */
+  #atWork = 0
   readonly #draining = new AbortController()
   #drained: Promise<void> | undefined
   #onIdle: (() => void) | undefined
@@ -119,7 +122,7 @@ export class UploadEngine implements HoldContext {
     this.#drained ??= new Promise((resolve) => {
       this.#onIdle = resolve
     })
-    if (this.#holds.size === 0) this.#onIdle?.()
+    this.#tellWhenIdle()
     await this.#drained
     await this.#concat?.assemblies.drained()
   }
@@ -168,6 +171,10 @@ export class UploadEngine implements HoldContext {
       ...(partial !== undefined && { concat: partial }),
     }
     const head = await request.beforeCreate(draft, command.length)
+    // A name that somebody chose is one that others may know.
+    const canBeAtOnce = head.id === id && request.locker === undefined && this.#locker.isReady === true
+    const body = canBeAtOnce ? takeWhole(this, command, request) : undefined
+    if (body) return this.#atOnce(head, body, request)
     return this.#holding(head.id, request, async (hold) => {
       hold.take(await this.teller.creating(head, command.length, this.bytes))
       try {
@@ -184,6 +191,17 @@ export class UploadEngine implements HoldContext {
         throw error
       }
     })
+  }
+
+  async #atOnce(head: UploadHead, body: Uint8Array, request: UploadRequest): Promise<Outcome> {
+    this.#atWork++
+    try {
+      const record = await createAtOnce(this, head, body, request)
+      return { is: 'created', record, expiresAt: undefined }
+    } finally {
+      this.#atWork--
+      this.#tellWhenIdle()
+    }
   }
 
   async #append(command: AppendCommand, request: UploadRequest): Promise<Outcome> {
@@ -291,6 +309,10 @@ export class UploadEngine implements HoldContext {
     return this.#lifetime.expire(id, now)
   }
 
+  #tellWhenIdle(): void {
+    if (this.#holds.size === 0 && this.#atWork === 0) this.#onIdle?.()
+  }
+
   #refuseWhileDraining(): Refusal | undefined {
     return this.isDraining ? new Refusal('unavailable', { retryAfterS }) : undefined
   }
@@ -391,7 +413,7 @@ export class UploadEngine implements HoldContext {
     } finally {
       await hold.release()
       this.#holds.delete(hold)
-      if (this.#holds.size === 0) this.#onIdle?.()
+      this.#tellWhenIdle()
     }
   }
 }

@@ -38,6 +38,7 @@ import { findOrphans, walkMarks } from './orphans.ts'
 import { type Pace, quickFiles } from './quick-files.ts'
 import { failUnless, Removal } from './removal.ts'
 import { Claims, copyKept } from './take-over.ts'
+import { writeWholeUpload } from './whole-upload.ts'
 import { isOfEarlierBoot, isWriterGone, newWriter } from './writer.ts'
 
 export interface FileBytesOptions {
@@ -145,6 +146,15 @@ export class FileBytes implements ByteStore {
         throw new StoreError('exists', 'a file with this id exists already')
       throw asStoreError(error, 'create an upload')
     }
+  }
+
+  async createFinished(head: UploadHead, body: Uint8Array): Promise<UploadRecord> {
+    const { length } = body
+    const mark = { state: 'finished', offset: length, syncedOffset: length, generation: 0 } as const
+    const slot = { ...this.#slot({ ...mark, sequence: 1, movedAt: this.#now() }, length), isReleased: true }
+    const isSynced = this.#durability !== 'none' || this.#isOnNetwork
+    await writeWholeUpload({ fileSystem: this.#fileSystem, layout: this.layout, head, slot, body, isSynced })
+    return recordOf(this.layout, head, { ...slot, sequence: slot.sequence + 1 })
   }
 
   async look(id: string): Promise<UploadRecord | undefined> {

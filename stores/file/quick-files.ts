@@ -11,8 +11,12 @@ import type { Readable } from 'node:stream'
 import type { FileSystem, OpenFile } from './file-system.ts'
 import { Parking, reopen, type Whereabouts, whereaboutsOf } from './parking.ts'
 
-/** Longer than this nothing small takes unless it waits for a disk. */
+/** Longer than this nothing small takes unless it waits: for a disk, or for a processor that others have. */
 const slowMs = 5
+/** Nobody waits so long for a processor. */
+const verySlowMs = 50
+/** Of so many a slow disk is slow twice. A busy processor takes turns a hundred times a second: hardly ever. */
+const watchedOperations = 20
 /** For so long nothing is done in place after something was slow; twice as long each time, while it stays so. */
 const firstRestMs = 1_000
 const longestRestMs = 60_000
@@ -23,6 +27,7 @@ export class Pace {
   readonly #now: () => number
   #restUntil = Number.NEGATIVE_INFINITY
   #restMs = firstRestMs
+  #sinceSlow = watchedOperations
   /** Never in place: another machine may let anything wait for ever. */
   isRemote = false
 
@@ -45,7 +50,14 @@ export class Pace {
 
   #learn(startedAt: number): void {
     const now = this.#now()
-    if (now - startedAt < slowMs) return
+    const tookMs = now - startedAt
+    if (tookMs < slowMs) {
+      this.#sinceSlow++
+      return
+    }
+    const isDisk = tookMs >= verySlowMs || this.#sinceSlow < watchedOperations
+    this.#sinceSlow = 0
+    if (!isDisk) return
     const isSlowAgain = startedAt < this.#restUntil + this.#restMs
     this.#restMs = isSlowAgain ? Math.min(2 * this.#restMs, longestRestMs) : firstRestMs
     this.#restUntil = now + this.#restMs
