@@ -6,6 +6,7 @@
  */
 import type { Readable } from 'node:stream'
 import type { Pulse } from './pulse.ts'
+import { noteReceived } from './young-garbage.ts'
 
 const batchBytes = 1024 * 1024
 /** Batches shrink to this while the process as a whole holds too much. */
@@ -133,6 +134,7 @@ export class Receiver {
 
   readonly #onData = (chunk: Buffer): void => {
     if (this.#ending) return
+    noteReceived(chunk.length)
     this.#lastByteAt = this.#options.pulse.now()
     const room = this.#options.endLimit - this.#accepted
     const taken = chunk.length <= room ? chunk : chunk.subarray(0, room)
