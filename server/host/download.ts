@@ -5,7 +5,7 @@
 import contentDisposition from 'content-disposition'
 import rangeParser from 'range-parser'
 import type { ByteStore, UploadRecord } from '../../stores/contracts.ts'
-import { parseMetadata } from '../protocol/metadata.ts'
+import { declaredType, parseMetadata } from '../protocol/metadata.ts'
 import type { RequestHeaders } from '../protocol/tus.ts'
 import type { Reply } from './exchange.ts'
 
@@ -55,8 +55,8 @@ export async function download(
 
 function describe({ head }: UploadRecord) {
   const metadata = parseMetadata(head.metadata ?? '') ?? {}
-  const declared = (metadata.filetype ?? metadata.type ?? metadata.contentType ?? '').toLowerCase()
-  const type = typePattern.test(declared) ? declared : 'application/octet-stream'
+  const declared = declaredType(head.metadata)
+  const type = declared && typePattern.test(declared) ? declared : 'application/octet-stream'
   const name = (metadata.filename ?? metadata.name ?? undefined)?.replace(/[\p{Cc}\p{Cf}]/gu, '')
   const isInline = shownInline.has(type)
   return {

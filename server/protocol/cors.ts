@@ -45,6 +45,7 @@ const answerHeaders = [
   'Upload-Length',
   'Upload-Metadata',
   'Upload-Offset',
+  'WWW-Authenticate',
   'X-Request-ID',
 ]
 

@@ -40,7 +40,7 @@ export interface FillPlan {
  * a checksum that did not end as `complete`.
  */
 export interface Filled {
-  readonly why: 'complete' | 'overflow' | 'client-gone' | 'idle' | 'displaced' | 'drain'
+  readonly why: 'complete' | 'overflow' | 'client-gone' | 'idle' | 'displaced' | 'drain' | 'unauthorized'
   readonly record: UploadRecord
 }
 
@@ -217,6 +217,7 @@ export class UploadHold {
     if (offset === plan.length || !lock.isHeld()) return
     const record = await appender.commit({ offset, ...lengthOf(plan) })
     request.received(record)
+    if (request.mayGoOn?.() === false) this.#stopWith('unauthorized')
     const { records, settings } = this.#context
     const at = expiresAt(record, settings.expiry)
     if (lock.checkpoint) lock.checkpoint(record, at)
@@ -229,11 +230,23 @@ export class UploadHold {
   async #finish(appender: Appender, length: number, request: UploadRequest): Promise<UploadRecord> {
     const { record } = appender
     const whole = { ...record, mark: { ...record.mark, offset: length, length } }
-    await request.reauthorize()
+    await this.#reauthorize(appender, whole, request)
     // Of parts nobody is told: what was uploaded is their final.
     if (!isPart(record.head)) await request.beforeFinish(whole)
     if (!this.#lock!.isHeld()) throw new StoreError('superseded', 'the lock was lost before the finish')
     return this.#context.teller.finishing(whole, () => appender.finish(length))
+  }
+
+  /** Who may not finish the upload any more leaves its last byte to be sent again: the mark is at the end of what is finished. */
+  async #reauthorize(appender: Appender, { mark }: UploadRecord, request: UploadRequest): Promise<void> {
+    try {
+      await request.reauthorize()
+    } catch (error) {
+      const offset = mark.offset - 1
+      if (offset > appender.record.mark.offset && this.#lock!.isHeld())
+        this.#record = await appender.commit({ offset, length: mark.offset, last: true })
+      throw error
+    }
   }
 
   #stopWith(reason: StopReason): void {
