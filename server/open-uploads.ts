@@ -35,6 +35,8 @@ export type UploadsEvent = ServerEvent | { readonly is: 'redis'; readonly event:
 
 export interface Uploads extends UploadRoom {
   readonly server: TidemarkServer
+  /** Whether records are being written by a thread, for which the end of the process would wait. */
+  isBusy(): boolean
 }
 
 /** What decides who may write, and its end. */
@@ -89,6 +91,7 @@ export async function openUploads(options: OpenUploadsOptions, team?: Team): Pro
       if (server.engine.isDraining) throw new Error('the server is being stopped')
       await records.check()
     },
+    isBusy: () => records.isBusy ?? false,
     drain: () => server.drain(),
     close: async () => {
       await sweeper.close()

@@ -252,6 +252,8 @@ export interface Outbox {
  * - When it cannot be reached every method fails with `unavailable` and nothing hangs.
  */
 export interface RecordStore {
+  /** Whether a thread of this process is at work here, for which its end would wait. */
+  readonly isBusy?: boolean
   start(): Promise<void>
   close(): Promise<void>
   /** `expiresAt` in milliseconds since the epoch; undefined takes the upload out of the expiry index. */

@@ -39,6 +39,8 @@ export class LmdbRecords implements RecordStore {
   readonly #isExamined: boolean
   #databases: Databases | undefined
   #lastWalk: Walk | undefined
+  /** Changes that are not committed yet. */
+  #changing = 0
 
   /**
    * `directory` is made when it is missing. It belongs to one process (see FolderOwner) and those that it lets in: they
@@ -51,6 +53,11 @@ export class LmdbRecords implements RecordStore {
 
   get path(): string {
     return join(this.#directory, 'records.mdb')
+  }
+
+  /** Whether a thread is about to commit; it waits for the event loop then, and ends no sooner. */
+  get isBusy(): boolean {
+    return this.#changing > 0
   }
 
   /** Fails with `damaged` when the file is foreign or cut short. */
@@ -72,7 +79,12 @@ export class LmdbRecords implements RecordStore {
   async close(): Promise<void> {
     const databases = this.#databases
     this.#databases = this.#lastWalk = undefined
-    await databases?.root.close()
+    this.#changing++
+    try {
+      await databases?.root.close()
+    } finally {
+      this.#changing--
+    }
   }
 
   async put(record: UploadRecord, expiresAt?: number): Promise<void> {
@@ -170,6 +182,7 @@ export class LmdbRecords implements RecordStore {
   /** All changes of `change` are committed as one, together with those of others who ask at the same time. */
   async #change(change: (databases: Databases) => void): Promise<void> {
     const databases = this.#require()
+    this.#changing++
     try {
       await databases.root.transaction(() => {
         change(databases)
@@ -177,6 +190,8 @@ export class LmdbRecords implements RecordStore {
     } catch (error) {
       ignoreReason(error)
       throw asStoreError(error, this.path)
+    } finally {
+      this.#changing--
     }
   }
 
