@@ -230,7 +230,8 @@ export class UploadHold {
   async #finish(appender: Appender, length: number, request: UploadRequest): Promise<UploadRecord> {
     const { record } = appender
     const whole = { ...record, mark: { ...record.mark, offset: length, length } }
-    await this.#reauthorize(appender, whole, request)
+    const asked = request.reauthorize()
+    if (asked) await this.#letFinish(asked, appender, whole)
     // Of parts nobody is told: what was uploaded is their final.
     if (!isPart(record.head)) await request.beforeFinish(whole)
     if (!this.#lock!.isHeld()) throw new StoreError('superseded', 'the lock was lost before the finish')
@@ -238,13 +239,16 @@ export class UploadHold {
   }
 
   /** Who may not finish the upload any more leaves its last byte to be sent again: the mark is at the end of what is finished. */
-  async #reauthorize(appender: Appender, { mark }: UploadRecord, request: UploadRequest): Promise<void> {
+  async #letFinish(asked: Promise<void>, appender: Appender, { mark }: UploadRecord): Promise<void> {
     try {
-      await request.reauthorize()
+      await asked
     } catch (error) {
       const offset = mark.offset - 1
       if (offset > appender.record.mark.offset && this.#lock!.isHeld())
-        this.#record = await appender.commit({ offset, length: mark.offset, last: true })
+        // Whatever becomes of it, the answer is the refusal.
+        this.#record = await appender
+          .commit({ offset, length: mark.offset, last: true })
+          .catch(() => undefined)
       throw error
     }
   }
