@@ -16,8 +16,8 @@ import {
 } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
 import type { AppendCommand, ConcatCommand, CreateCommand, Outcome } from '../protocol/messages.ts'
+import { appendNothing } from './append-nothing.ts'
 import { createAtOnce, takeWhole } from './at-once.ts'
-import { Receiver } from './byte-path.ts'
 import { type Concatenator, concatenatorOf } from './concat.ts'
 import { type EngineEvent, type Filled, type HoldContext, UploadHold } from './hold.ts'
 import { isPart, isWaiting } from './kin.ts'
@@ -64,9 +64,8 @@ export class UploadEngine implements HoldContext {
   readonly #locker: Locker
   readonly #lifetime: Lifetime
   readonly #concat: Concatenator | undefined
-  readonly #holds = new Set<UploadHold>()
-  /** Creations without a hold. */
-  #atWork = 0
+  /** What runs, and is to end when this server does. */
+  readonly #holds = new Set<Pick<UploadHold, 'drain'>>()
   readonly #draining = new AbortController()
   #drained: Promise<void> | undefined
   #onIdle: (() => void) | undefined
@@ -122,7 +121,7 @@ export class UploadEngine implements HoldContext {
     this.#drained ??= new Promise((resolve) => {
       this.#onIdle = resolve
     })
-    this.#tellWhenIdle()
+    if (this.#holds.size === 0) this.#onIdle?.()
     await this.#drained
     await this.#concat?.assemblies.drained()
   }
@@ -194,13 +193,14 @@ export class UploadEngine implements HoldContext {
   }
 
   async #atOnce(head: UploadHead, body: Uint8Array, request: UploadRequest): Promise<Outcome> {
-    this.#atWork++
+    // Nothing can end it early, and nothing has to.
+    const running = { drain() {} }
+    this.#holds.add(running)
     try {
       const record = await createAtOnce(this, head, body, request)
       return { is: 'created', record, expiresAt: undefined }
     } finally {
-      this.#atWork--
-      this.#tellWhenIdle()
+      this.#letGo(running)
     }
   }
 
@@ -210,14 +210,14 @@ export class UploadEngine implements HoldContext {
     const seen = await this.bytes.look(id)
     const refusal = await this.#refuseAppend(seen, command, maxBytes, request)
     if (refusal) return { is: 'refused', refusal }
-    if (seen?.mark.state === 'finished') return this.#appendNothing(seen, command, request)
+    if (seen?.mark.state === 'finished') return appendNothing(this, seen, command, request)
     return this.#holding(id, request, async (hold, lock) => {
       const appender = await this.bytes.open(id, () => lock.isHeld())
       const record = appender?.record ?? (await this.bytes.look(id))
       if (appender) hold.take(appender)
       const refusal = await this.#refuseAppend(record, command, maxBytes, request)
       if (refusal) return { is: 'refused', refusal }
-      if (!appender) return this.#appendNothing(record!, command, request)
+      if (!appender) return appendNothing(this, record!, command, request)
       const hasBody = command.contentLength !== 0
       const length = command.length ?? record!.mark.length
       const filled = await hold.fill(
@@ -309,8 +309,9 @@ export class UploadEngine implements HoldContext {
     return this.#lifetime.expire(id, now)
   }
 
-  #tellWhenIdle(): void {
-    if (this.#holds.size === 0 && this.#atWork === 0) this.#onIdle?.()
+  #letGo(hold: Pick<UploadHold, 'drain'>): void {
+    this.#holds.delete(hold)
+    if (this.#holds.size === 0) this.#onIdle?.()
   }
 
   #refuseWhileDraining(): Refusal | undefined {
@@ -337,25 +338,6 @@ export class UploadEngine implements HoldContext {
   ): Promise<Refusal | undefined> {
     const shown = record && isShownTo(asker, record.head) ? record : undefined
     return this.#lifetime.refuseAbsent(shown, this.now())
-  }
-
-  /** An append to a finished upload, at its end: nothing to do, unless the body turns out to hold something. */
-  async #appendNothing(
-    record: UploadRecord,
-    command: AppendCommand,
-    request: UploadRequest,
-  ): Promise<Outcome> {
-    if (command.contentLength === undefined) {
-      const { offset } = record.mark
-      const { idleMs, leastBytesPerSecond } = this.settings
-      const source = request.body()
-      const write = async () => {}
-      const limits = { endLimit: offset, idleMs, leastBytesPerSecond }
-      const { why } = await new Receiver({ source, pulse: this.pulse, offset, write, ...limits }).done
-      if (why === 'overflow') return { is: 'refused', refusal: new Refusal('body-too-long', { offset }) }
-      if (why === 'client-gone' || why === 'idle') return { is: 'cut', record, why }
-    }
-    return { is: 'appended', record, expiresAt: undefined }
   }
 
   #offsetOf(record: UploadRecord): Outcome {
@@ -412,8 +394,7 @@ export class UploadEngine implements HoldContext {
       return await work(hold, lock)
     } finally {
       await hold.release()
-      this.#holds.delete(hold)
-      this.#tellWhenIdle()
+      this.#letGo(hold)
     }
   }
 }

@@ -80,6 +80,16 @@ export async function syncNames(fileSystem: FileSystem, folder: string, top: str
   }
 }
 
+/** A folder that was just made is gone after a power loss, with all that is in it, when nobody syncs its name. */
+export async function syncFolders(fileSystem: FileSystem, last: string, first: string): Promise<void> {
+  try {
+    await syncNames(fileSystem, path.dirname(last), path.dirname(first))
+  } catch (error) {
+    // One may be allowed to make folders there, and not to open it.
+    if (errnoOf(error) !== 'EACCES') throw error
+  }
+}
+
 /** Writes all of `bytes`, however little the system takes at a time. */
 export async function writeWhole(handle: OpenFile, bytes: Buffer, position: number): Promise<void> {
   let written = 0
