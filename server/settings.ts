@@ -4,7 +4,9 @@
  *
  * A flag that tusd has too bears tusd's name. Defaults are written as a user would write them, and parsed alike.
  */
+
 import { accessRules, accessSettings } from './access/settings.ts'
+import { hookRules, hookSettings } from './hooks/hook-settings.ts'
 import {
   addresses,
   basePath,
@@ -245,6 +247,8 @@ export const settings = {
     sentence: 'Serve the upload page at /.',
   }),
 
+  ...hookSettings,
+
   logLevel: define({
     group: logging,
     flag: 'log-level',
@@ -272,7 +276,7 @@ export const variableOf = (flagName: string): string =>
   `TIDEMARK_${flagName.toUpperCase().replaceAll('-', '_')}`
 
 /** What a rule looks at: the values, whether the user gave a setting, and how a setting is named to this user. */
-interface Given {
+export interface Given {
   readonly config: Config
   isGiven(key: SettingKey): boolean
   name(key: SettingKey): string
@@ -286,6 +290,7 @@ export interface Rule {
 
 /** A rule is broken when its setting was given and `breaks` says so. Nothing that was asked for is silently ignored. */
 export const rules: readonly Rule[] = [
+  ...hookRules,
   {
     setting: 'unixSock',
     breaks: ({ config, isGiven }) => config.unixSock !== undefined && (isGiven('port') || isGiven('host')),

@@ -27,6 +27,8 @@ export interface UploadHead {
   readonly concatKey?: string
   /** Who created the upload; undefined when nobody was asked. */
   readonly owner?: string
+  /** Where the bytes are to be found too once the upload is finished, relative to the folder of the uploads. */
+  readonly storagePath?: string
   /** An unfinished upload lives no longer than this, whatever is the rule for others. */
   readonly expireAfterMs?: number
 }
@@ -191,6 +193,15 @@ export interface Appender {
 
 export type EventKind = 'created' | 'finished' | 'terminated'
 
+/** What is known of a request beside its bytes. */
+export interface RequestSummary {
+  readonly method: string
+  readonly uri: string
+  /** Address and port that it came from; empty where nobody knows. */
+  readonly remoteAddress: string
+  readonly headers: Readonly<Record<string, string | readonly string[]>>
+}
+
 /** What happened to an upload. `record` shows it as it was then; before a removal, for `terminated`. */
 export interface UploadEvent {
   /** The same however often this is told, by whichever server: 32 hexadecimal digits. */
@@ -199,6 +210,8 @@ export interface UploadEvent {
   /** Milliseconds since the epoch. */
   readonly at: number
   readonly record: UploadRecord
+  /** The request that made it true, without its secrets; only where somebody is told of it. */
+  readonly request?: RequestSummary | undefined
 }
 
 /** An event that somebody is still to be told of. */
@@ -214,6 +227,8 @@ export interface Note {
   readonly failures: number
   /** Whether it is known to be true; else the mark of the upload says so. */
   readonly isTrue: boolean
+  /** Since when telling it fails. Milliseconds since the epoch. */
+  readonly since?: number
 }
 
 /**
@@ -236,6 +251,8 @@ export interface Outbox {
   remove(eventId: string): Promise<void>
   /** The ids of all events that are noted. */
   list(): Promise<string[]>
+  /** Keeps what could not be told where nobody tries to any more, until somebody asks for it. */
+  setAside(note: Note): Promise<void>
 }
 
 // -------------------------------------------------------------------------------------------------------- records

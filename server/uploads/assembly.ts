@@ -186,7 +186,7 @@ export class Assemblies {
       const whole = { ...record, mark: { ...record.mark, offset: length, length } }
       await request.beforeFinish(whole)
       if (!isHeld()) return undefined
-      return await this.#context.teller.finishing(whole, () => appender.finish(length))
+      return await this.#context.teller.finishing(whole, () => appender.finish(length), request)
     } catch (error) {
       if (signal.aborted) return undefined
       throw error

@@ -18,6 +18,7 @@ import { Refusal } from '../errors.ts'
 import type { AppendCommand, ConcatCommand, CreateCommand, Outcome } from '../protocol/messages.ts'
 import { appendNothing } from './append-nothing.ts'
 import { createAtOnce, takeWhole } from './at-once.ts'
+import type { Audience } from './audience.ts'
 import { type Concatenator, concatenatorOf } from './concat.ts'
 import { type EngineEvent, type Filled, type HoldContext, UploadHold } from './hold.ts'
 import { isPart, isWaiting } from './kin.ts'
@@ -25,7 +26,7 @@ import { Lifetime } from './lifetime.ts'
 import { answerOf, outcomeOf, overflowOf, retryAfterS } from './outcomes.ts'
 import { Pulse } from './pulse.ts'
 import { type Expiry, expiresAt, refuseAppend, refuseCreate } from './rules.ts'
-import { type Audience, Teller } from './teller.ts'
+import { Teller } from './teller.ts'
 import { isShownTo, newHeadOf, type UploadRequest } from './upload-request.ts'
 
 export interface EngineSettings {
@@ -170,19 +171,22 @@ export class UploadEngine implements HoldContext {
       ...(partial !== undefined && { concat: partial }),
     }
     const head = await request.beforeCreate(draft, command.length)
-    // A name that somebody chose is one that others may know.
-    const canBeAtOnce = head.id === id && request.locker === undefined && this.#locker.isReady === true
+    // A name or a place that somebody chose is one that others may know.
+    const isOwnPlace = head.id === id && head.storagePath === undefined
+    const canBeAtOnce = isOwnPlace && request.locker === undefined && this.#locker.isReady === true
     const body = canBeAtOnce ? takeWhole(this, command, request) : undefined
     if (body) return this.#atOnce(head, body, request)
-    return this.#holding(head.id, request, async (hold) => {
-      hold.take(await this.teller.creating(head, command.length, this.bytes))
+    return this.#holding(head.id, request, async (hold, lock) => {
+      hold.take(await this.teller.creating(head, command.length, this.bytes, request))
       try {
         const filled = await this.#fillNew(hold, command, maxBytes, request)
         if (filled.why === 'overflow') throw overflowOf(filled, command.length)
         return answerOf(filled, 'created', this.settings.expiry)
       } catch (error) {
         if (error instanceof Refusal && error.status === 460) throw this.#createdEmpty(hold, head.id, error)
+        await this.#removeUnwanted(error, hold, lock, request)
         // The client was never told the URL of what it sent: nobody could go on with it.
+        hold.forgetRecord()
         await hold.close()
         await this.#lifetime
           .remove(head.id)
@@ -220,11 +224,14 @@ export class UploadEngine implements HoldContext {
       if (!appender) return appendNothing(this, record!, command, request)
       const hasBody = command.contentLength !== 0
       const length = command.length ?? record!.mark.length
-      const filled = await hold.fill(
-        { offset: command.offset, length, maxBytes, hasBody, checksum: command.checksum },
-        request,
-      )
-      return answerOf(filled, 'appended', this.settings.expiry)
+      const plan = { offset: command.offset, length, maxBytes, hasBody, checksum: command.checksum }
+      try {
+        const filled = await hold.fill(plan, request)
+        return answerOf(filled, 'appended', this.settings.expiry)
+      } catch (error) {
+        await this.#removeUnwanted(error, hold, lock, request)
+        throw error
+      }
     })
   }
 
@@ -266,10 +273,8 @@ export class UploadEngine implements HoldContext {
       const refusal = await refuse(record)
       if (refusal) return { is: 'refused', refusal }
       await request.beforeTerminate(record!)
-      if ((await this.#concat?.letGo(record!.head)) === false)
-        return { is: 'refused', refusal: new Refusal('part-needed') }
-      await this.teller.terminating(record!, () => this.#lifetime.remove(id, lock))
-      return { is: 'terminated', record: record! }
+      if (await this.#lifetime.terminate(record!, lock, request)) return { is: 'terminated', record: record! }
+      return { is: 'refused', refusal: new Refusal('part-needed') }
     })
   }
 
@@ -352,6 +357,16 @@ export class UploadEngine implements HoldContext {
   ): Promise<Filled> {
     this.teller.tell('created', hold.kept, request)
     return hold.fill({ offset: 0, length, maxBytes, hasBody, checksum }, request)
+  }
+
+  /** Somebody wanted the running upload to end and to be gone. Anything else that failed leaves it as it is. */
+  async #removeUnwanted(error: unknown, hold: UploadHold, lock: Lock, request: UploadRequest): Promise<void> {
+    if (!request.stopping?.aborted || error !== request.stopping.reason) return
+    const record = hold.kept
+    hold.forgetRecord()
+    await hold.close()
+    if (await this.#lifetime.terminate(record, lock, request)) this.teller.tell('terminated', record, request)
+    throw error
   }
 
   /** Bytes that failed their checksum are not kept, but the upload stands and is to be filled anew. */

@@ -6,13 +6,14 @@ import type { Appender, Lock, RecordStore, UploadRecord } from '../../stores/con
 import { StoreError } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
 import type { ExpectedChecksum } from '../protocol/messages.ts'
+import type { TellerEvent } from './audience.ts'
 import { type Ended, Receiver, type StopReason } from './byte-path.ts'
 import { type RunningDigest, startDigest } from './digest.ts'
 import type { EngineSettings } from './engine.ts'
 import { isPart } from './kin.ts'
 import type { Pulse } from './pulse.ts'
 import { expiresAt } from './rules.ts'
-import type { Teller, TellerEvent } from './teller.ts'
+import type { Teller } from './teller.ts'
 import type { UploadRequest } from './upload-request.ts'
 
 /** What an operator should know. */
@@ -66,6 +67,8 @@ export class UploadHold {
   #heldSince: number
   #stop: StopReason | undefined
   #stopTimer: NodeJS.Timeout | undefined
+  /** Why the upload is to be removed. */
+  #unwanted: unknown
   /** What the record store is told when the lock is given up. */
   #record: UploadRecord | undefined
 
@@ -97,6 +100,11 @@ export class UploadHold {
     this.#record = this.kept
   }
 
+  /** Nothing of the upload is left, so nothing is put. */
+  forgetRecord(): void {
+    this.#record = undefined
+  }
+
   drain(): void {
     this.#stopWith('drain')
   }
@@ -120,6 +128,7 @@ export class UploadHold {
     if (!this.#lock!.isHeld())
       throw new StoreError('superseded', 'the lock was lost while the body was received')
     if (ended.why === 'overflow') return { why: 'overflow', record: appender.record }
+    if (ended.why === 'stopped' && ended.reason === 'unwanted') return this.#filled(ended, appender.record)
     // What can not be verified is not kept: it stands behind the mark, and the next request writes over it.
     if (plan.checksum && ended.why !== 'complete') return this.#filled(ended, appender.record)
     if (plan.checksum) await this.#verify(appender, plan, plan.checksum, ended.offset)
@@ -161,6 +170,7 @@ export class UploadHold {
     if (ended.why !== 'stopped') return { why: ended.why, record }
     if (ended.reason === 'lease-lost')
       throw new StoreError('superseded', 'the lock was lost while the body was received')
+    if (ended.reason === 'unwanted') throw this.#unwanted
     if (ended.reason === 'displaced')
       this.#context.report({ is: 'displaced', id: this.id, offset: record.mark.offset })
     return { why: ended.reason, record }
@@ -197,12 +207,19 @@ export class UploadHold {
     })
     this.#receiver = receiver
     const onLost = () => receiver.stop('lease-lost')
+    const onUnwanted = () => {
+      this.#unwanted = stopping?.reason
+      receiver.stop('unwanted')
+    }
+    const { stopping } = request
     lock.lost.addEventListener('abort', onLost)
+    stopping?.addEventListener('abort', onUnwanted)
     if (lock.lost.aborted) onLost()
     try {
       return await receiver.done
     } finally {
       lock.lost.removeEventListener('abort', onLost)
+      stopping?.removeEventListener('abort', onUnwanted)
     }
   }
 
@@ -230,26 +247,30 @@ export class UploadHold {
   async #finish(appender: Appender, length: number, request: UploadRequest): Promise<UploadRecord> {
     const { record } = appender
     const whole = { ...record, mark: { ...record.mark, offset: length, length } }
-    const asked = request.reauthorize()
-    if (asked) await this.#letFinish(asked, appender, whole)
-    // Of parts nobody is told: what was uploaded is their final.
-    if (!isPart(record.head)) await request.beforeFinish(whole)
+    try {
+      const asked = request.reauthorize()
+      if (asked) await asked
+      if (isPart(record.head)) await request.beforePartFinish?.(whole)
+      else await request.beforeFinish(whole)
+    } catch (error) {
+      await this.#keepForAnotherTry(appender, length)
+      throw error
+    }
     if (!this.#lock!.isHeld()) throw new StoreError('superseded', 'the lock was lost before the finish')
-    return this.#context.teller.finishing(whole, () => appender.finish(length))
+    return this.#context.teller.finishing(whole, () => appender.finish(length), request)
   }
 
-  /** Who may not finish the upload any more leaves its last byte to be sent again: the mark is at the end of what is finished. */
-  async #letFinish(asked: Promise<void>, appender: Appender, { mark }: UploadRecord): Promise<void> {
+  /**
+   * Whoever asks for the finish again sends one byte, and not all that came with this request: the mark reaches the
+   * length only by finishing, but everything before the last byte can count.
+   */
+  async #keepForAnotherTry(appender: Appender, length: number): Promise<void> {
+    const offset = length - 1
+    if (!this.#lock!.isHeld() || appender.record.mark.offset >= offset) return
     try {
-      await asked
-    } catch (error) {
-      const offset = mark.offset - 1
-      if (offset > appender.record.mark.offset && this.#lock!.isHeld())
-        // Whatever becomes of it, the answer is the refusal.
-        this.#record = await appender
-          .commit({ offset, length: mark.offset, last: true })
-          .catch(() => undefined)
-      throw error
+      this.#record = await appender.commit({ offset, length, last: true })
+    } catch {
+      // More has to be sent again; the refusal is what the client is to know.
     }
   }
 

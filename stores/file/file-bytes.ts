@@ -32,6 +32,7 @@ import type { MarkFile } from './mark-file.ts'
 import { isNetworkFileSystem } from './network-file-system.ts'
 import { hasSuccessor, Opening } from './opening.ts'
 import { walkMarks } from './orphans.ts'
+import { checkPlace, withdraw } from './published.ts'
 import { type Pace, quickFiles } from './quick-files.ts'
 import { readBytes } from './read-bytes.ts'
 import { failUnless, Removal } from './removal.ts'
@@ -119,6 +120,7 @@ export class FileBytes implements ByteStore {
     const { id } = head
     const empty = { offset: 0, syncedOffset: 0, generation: 0, sequence: 0, movedAt: this.#now() }
     const slot = this.#slot({ state: 'open', ...empty }, length)
+    if (head.storagePath !== undefined) await checkPlace(this.layout, head)
     const mark = await createMark(this.#fileSystem, this.layout, id)
     let data: OpenFile | undefined
     try {
@@ -186,6 +188,7 @@ export class FileBytes implements ByteStore {
     }
     if (wasThere || generation > 0) await removal.bury(id, slot)
     if (head.concat !== undefined) await this.concatenation.forget(id)
+    if (head.storagePath !== undefined) for (let n = last; n >= 0; n--) await withdraw(this.layout, head, n)
     await removal.removeFiles(id, last)
     return wasThere
   }
@@ -209,7 +212,8 @@ export class FileBytes implements ByteStore {
   async sweepOrphans(olderThanMs: number): Promise<number> {
     const parts = { fileSystem: this.#fileSystem, layout: this.layout, removal: this.#removal() }
     const forget = (id: string) => this.concatenation.forget(id)
-    const removed = await this.outbox.sweep(olderThanMs)
+    const swept = await this.outbox.sweep(olderThanMs)
+    const removed = swept + (await this.outbox.undelivered.sweep(olderThanMs))
     return removed + (await removeOrphans({ ...parts, forget, now: this.#now() }, olderThanMs))
   }
 
@@ -322,8 +326,10 @@ export class FileBytes implements ByteStore {
         throw new StoreError('superseded', 'the upload was removed meanwhile')
       }
       // What cannot be removed now the sweep will find; the take-over stands.
-      for (let old = 0; old < generation; old++)
+      for (let old = 0; old < generation; old++) {
+        await withdraw(this.layout, head, old).catch(() => undefined)
         await tryToRemove(this.#fileSystem, this.layout.data(id, old))
+      }
       return this.#hold({ head, slot, mark, data, rewound: rewind(before.offset, offset) })
     } catch (error) {
       await Promise.allSettled([mark.close(), data?.close()])

@@ -2,6 +2,7 @@
 import type { FileLayout } from './file-layout.ts'
 import { type FileSystem, removeFile } from './file-system.ts'
 import { findOrphans } from './orphans.ts'
+import { withdraw } from './published.ts'
 import type { Removal } from './removal.ts'
 
 export interface RemoveOrphansParts {
@@ -21,10 +22,11 @@ export async function removeOrphans(
   let removed = 0
   for await (const orphan of findOrphans(fileSystem, layout, olderThanMs, now)) {
     if (orphan.is === 'upload') {
-      const { id, slot, generation, highest } = orphan
+      const { id, head, slot, generation, highest } = orphan
       // A removal that was cut off may have come no further than its own generation.
       if (generation > 0) await removal.bury(id, slot)
       await forget(id)
+      for (let n = highest; n >= 0; n--) await withdraw(layout, head, n)
       await removal.removeFiles(id, highest)
     } else await removeFile(fileSystem, orphan.file)
     removed++
