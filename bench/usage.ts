@@ -40,7 +40,7 @@ export function forgetPeaks(pids: readonly number[]): boolean {
   }
 }
 
-export function openFilesOf(pid: number): number {
+export function openFilesOf(pid: number | 'self'): number {
   return readdirSync(`/proc/${pid}/fd`).length
 }
 

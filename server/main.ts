@@ -113,7 +113,10 @@ async function serve(config: Config): Promise<void> {
     await closeWithin(app, config.shutdownTimeoutMs)
     await closeMetrics?.()
   }
-  const closing = await endOnSignal({ logger, level, delayMs: config.shutdownTimeoutMs, end })
+  const closing = await endOnSignal({
+    ...{ logger, level, delayMs: config.shutdownTimeoutMs, end },
+    isBusy: () => uploads.isBusy(),
+  })
   link?.onStop(() => closing.close())
   const port = portOf(app)
   if (link) link.listening(port)
@@ -180,10 +183,15 @@ interface End {
   readonly delayMs: number
   /** What is to be done first; when it fails the process ends with 1. */
   readonly end: () => Promise<void>
+  readonly isBusy?: () => boolean
 }
 
-async function endOnSignal({ logger, level, delayMs, end }: End): Promise<{ close(): void }> {
-  const { default: closeWithGrace } = await import('close-with-grace')
+async function endOnSignal({ logger, level, delayMs, end, isBusy }: End): Promise<{ close(): void }> {
+  const [{ default: closeWithGrace }, { leaveForSure }] = await Promise.all([
+    import('close-with-grace'),
+    import('./host/leave.ts'),
+  ])
+  leaveForSure(isBusy ?? (() => false))
   let isEnding = false
   const grace = closeWithGrace(
     {

@@ -47,6 +47,8 @@ export interface Uploads extends UploadRoom {
   readonly counting: Counting
   /** and what happens to them; ends when the room is drained. */
   readonly watching: Watching
+  /** Whether records are being written by a thread, for which the end of the process would wait. */
+  isBusy(): boolean
 }
 
 /** What decides who may write, and its end. */
@@ -82,13 +84,14 @@ export async function openUploads(options: OpenUploadsOptions, team?: Team): Pro
   const { locker, records, isShared, now, report } = coordination
   const { directory, durability = 'finish', sweepEveryMs = 60_000, quotas, ...rest } = options
   const { leaseMs = 10_000 } = options
+  const ledger = quotas && (await coordination.ledger())
   const metered = options.meter ? { meter: options.meter } : {}
   const server = new TidemarkServer({
     ...rest,
     datastore: new FileStore({ directory, durability, isShared, now, ...metered }),
     locker,
     records,
-    quotas: quotas && { ...quotas, leaseMs, ledger: await coordination.ledger() },
+    quotas: quotas && ledger && { ...quotas, leaseMs, ledger },
     now,
     report,
   })
@@ -121,6 +124,7 @@ export async function openUploads(options: OpenUploadsOptions, team?: Team): Pro
       watching.close()
       return server.drain()
     },
+    isBusy: () => (records.isBusy ?? false) || (ledger?.isBusy ?? false),
     close: async () => {
       await sweeper.close()
       await server.close()

@@ -107,6 +107,11 @@ export interface ByteStore {
   close(): Promise<void>
   /** Makes an empty upload and leaves it open for its creator to append to. Call under the lock. */
   create(head: UploadHead, length: number | undefined): Promise<Appender>
+  /**
+   * Makes an upload of bytes that are all there, finished. `look` finds it finished or not at all, so no lock is needed;
+   * but the id must be one that nobody else can know or make before this returns. Undefined in a store that cannot.
+   */
+  createFinished?(head: UploadHead, body: Uint8Array): Promise<UploadRecord>
   look(id: string): Promise<UploadRecord | undefined>
   /**
    * Opens an unfinished upload for one writer. Call under the lock. Undefined when it is gone or sealed: `look` tells.
@@ -290,6 +295,8 @@ export interface Outbox {
  * - When it cannot be reached every method fails with `unavailable` and nothing hangs.
  */
 export interface RecordStore {
+  /** Whether a thread of this process is at work here, for which its end would wait. */
+  readonly isBusy?: boolean
   start(): Promise<void>
   close(): Promise<void>
   /** `expiresAt` in milliseconds since the epoch; undefined takes the upload out of the expiry index. */
@@ -367,6 +374,8 @@ export interface Walk {
  * - When the coordinator cannot be reached `acquire` and `untilFree` fail with `unavailable` and nothing hangs.
  */
 export interface Locker {
+  /** Whether a lock that nobody holds can be had now; undefined where only an acquisition can tell. */
+  readonly isReady?: boolean
   start(): Promise<void>
   close(): Promise<void>
   acquire(id: string, options: AcquireOptions): Promise<Lock>

@@ -88,6 +88,8 @@ export interface Usage {
  * - When it cannot be reached every method fails with `unavailable` and nothing hangs.
  */
 export interface Ledger {
+  /** Whether a thread of this process is at work here, for which its end would wait. */
+  readonly isBusy?: boolean
   start(): Promise<void>
   close(): Promise<void>
   /** Counts a new upload of `bytes`, reserved for it, at which somebody is to look at `lookAt`. */

@@ -93,6 +93,13 @@ export class Meter {
     if (isTakeOver) this.takeOvers++
   }
 
+  /** An upload that came whole was made. */
+  madeWhole(bytes: number): void {
+    this.created++
+    this.finished++
+    this.#endedBytes += bytes
+  }
+
   bodyBegins(body: RunningBody): void {
     this.#bodies.add(body)
   }

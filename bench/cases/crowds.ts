@@ -13,7 +13,7 @@ const questionsPerSecond = 100
 const watched = 16
 const opening = 50
 /** Kept back from the limit of open files for what a server needs beside uploads. */
-const spareFiles = 200
+const spareFiles = 400
 
 const slow: Case = {
   name: 'slow',
@@ -108,11 +108,9 @@ async function openSlowUploads(
 ): Promise<OpenUpload[]> {
   const content = newContent()
   const open: OpenUpload[] = []
-  const before = filesByProcess(stage)
-  let count = Math.min(wanted, openFilesLimitOf('self') - spareFiles)
   await withClients(stage, opening, async (creating) => {
-    while (open.length < count) {
-      const now = creating.slice(0, count - open.length)
+    while (open.length < wanted && hasRoom(stage)) {
+      const now = creating.slice(0, wanted - open.length)
       await Promise.all(
         now.map(async (client) => {
           const upload = await client.create(content, length)
@@ -120,30 +118,18 @@ async function openSlowUploads(
           open.push({ ...(await slow.beginAppend(upload)), close: () => slow.close() })
         }),
       )
-      if (open.length === 2 * opening) {
-        await sleep(200) // Until the server has opened what it opens for them.
-        count = Math.min(count, roomFor(stage, before, open.length))
-      }
     }
+    await sleep(200) // Until the server has opened what it opens for the last of them.
   })
-  if (count < wanted) meter.notes.push(`${count} of ${wanted}: the limit of open files allows no more`)
+  if (open.length < wanted)
+    meter.notes.push(`${open.length} of ${wanted}: the limit of open files allows no more`)
   return open
 }
 
-/** How many uploads the limit of open files allows, judged by what the first ones took. */
-function roomFor(stage: Stage, before: Map<number, number>, opened: number): number {
-  let room = 0
-  for (const [pid, files] of filesByProcess(stage)) {
-    const grown = files - (before.get(pid) ?? 0)
-    // Workers share the uploads; a process that took none has no part in them.
-    if (grown < opened / 10) continue
-    room += Math.floor(((openFilesLimitOf(pid) - (before.get(pid) ?? 0) - spareFiles) * opened) / grown)
-  }
-  return room === 0 ? Number.POSITIVE_INFINITY : room
-}
-
-function filesByProcess(stage: Stage): Map<number, number> {
-  return new Map(stage.serverPids().map((pid) => [pid, openFilesOf(pid)]))
+/** Whether all processes may open more files: some keep as many for each upload, others close what is not used. */
+function hasRoom(stage: Stage): boolean {
+  if (openFilesOf('self') > openFilesLimitOf('self') - spareFiles) return false
+  return stage.serverPids().every((pid) => openFilesOf(pid) <= openFilesLimitOf(pid) - spareFiles)
 }
 
 async function sendSlowly(open: readonly OpenUpload[], piece: Buffer, until: number): Promise<void> {

@@ -27,6 +27,8 @@ export interface Exchange {
   readonly facts: Partial<RequestFacts>
   /** The body; asking for it tells a client that waits (`Expect: 100-continue`) to go on. */
   body(): Readable
+  /** Takes the whole body, where all of it has come and is so long. */
+  wholeBody?(length: number): Uint8Array | undefined
   /** Aborts when the client is gone. */
   readonly signal: AbortSignal
   /** What hooks written for @tus/server are given. */
@@ -95,6 +97,13 @@ export class NodeExchange implements Exchange {
       this.#res.writeContinue()
     }
     return this.#req
+  }
+
+  wholeBody(length: number): Uint8Array | undefined {
+    const req = this.#req
+    // With the last byte of a known length the request is over, though Node says so a moment later.
+    if (req.readableLength !== length || req.headers['content-length'] !== String(length)) return undefined
+    return (req.read() as Buffer | null) ?? undefined
   }
 
   get signal(): AbortSignal {

@@ -48,6 +48,13 @@ export class Lockers implements Locker {
     return this.#use(await this.#option(exchange.request))
   }
 
+  /** Only where all requests share lockers that are Tidemark's own. */
+  get isReady(): boolean {
+    if (typeof this.#option === 'function') return false
+    for (const { locker } of this.#known.values()) if (locker.isReady !== true) return false
+    return this.#known.size > 0
+  }
+
   async start(): Promise<void> {
     if (typeof this.#option !== 'function') await this.#use(await this.#option)
   }

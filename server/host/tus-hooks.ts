@@ -84,6 +84,12 @@ export class HookedRequest implements UploadRequest {
     return this.#exchange.body()
   }
 
+  wholeBody(length: number): Uint8Array | undefined {
+    const { namingFunction, onUploadFinish } = this.#options
+    const asks = namingFunction !== undefined || onUploadFinish !== undefined || this.hooks !== undefined
+    return asks ? undefined : this.#exchange.wholeBody?.(length)
+  }
+
   get signal(): AbortSignal {
     return this.#exchange.signal
   }

@@ -6,6 +6,7 @@
  */
 import type { Readable } from 'node:stream'
 import type { Pulse } from './pulse.ts'
+import { noteReceived } from './young-garbage.ts'
 
 const batchBytes = 1024 * 1024
 /** Batches shrink to this while the process as a whole holds too much. */
@@ -14,8 +15,12 @@ const pressureBytes = 48 * 1024 * 1024
 /** Smaller chunks are copied together, so that a client of one-byte chunks costs no more than its bytes. */
 const smallChunkBytes = 4 * 1024
 const smallBlockBytes = 16 * 1024
+/** The first block of a batch; that of a slow body is the only one, and there may be ten thousand of them. */
+const firstBlockBytes = 512
 const checkpointBytes = 8 * 1024 * 1024
 const checkpointMs = 1000
+/** With more than a thousand bodies checkpoints are further apart: a thousand of them a second are enough work. */
+const checkpointMsPerBody = 1
 
 export type StopReason = 'displaced' | 'drain' | 'lease-lost' | 'unauthorized' | 'unwanted'
 
@@ -114,25 +119,28 @@ export class Receiver {
     this.#end({ why: 'stopped', reason, offset: 0 })
   }
 
-  /** Called about once a second. */
-  tick(now: number): void {
-    if (this.#ending) return
-    if (this.#batchBytes > 0 && !this.#isWriting && now - this.#markedAt >= checkpointMs) this.#flush()
-    else this.#markIfDue(now)
+  /** Called about twice a second. */
+  tick(now: number): boolean {
+    if (this.#ending) return false
+    const isFlush = this.#batchBytes > 0 && !this.#isWriting && this.#isCheckpointTime(now)
+    if (isFlush) this.#flush()
+    const madeWork = isFlush || this.#markIfDue(now)
     if (this.#isPaused) {
       // We keep the client waiting, not the client us.
       this.#lastByteAt = now
-      return
+      return madeWork
     }
     const { idleMs, leastBytesPerSecond } = this.#options
     const lastedMs = now - this.#startedAt
     const isSilent = now - this.#lastByteAt >= idleMs
     const isTooSlow = lastedMs >= idleMs && this.receivedBytes < (leastBytesPerSecond * lastedMs) / 1000
     if (isSilent || isTooSlow) this.#end({ why: 'idle', offset: 0 })
+    return madeWork
   }
 
   readonly #onData = (chunk: Buffer): void => {
     if (this.#ending) return
+    noteReceived(chunk.length)
     this.#lastByteAt = this.#options.pulse.now()
     const room = this.#options.endLimit - this.#accepted
     const taken = chunk.length <= room ? chunk : chunk.subarray(0, room)
@@ -161,7 +169,8 @@ export class Receiver {
     }
     if (this.#block === undefined || this.#blockUsed + chunk.length > this.#block.length) {
       this.#closeBlock()
-      this.#block = Buffer.allocUnsafeSlow(smallBlockBytes)
+      const isFirst = this.#batch.length === 0 && chunk.length <= firstBlockBytes
+      this.#block = Buffer.allocUnsafeSlow(isFirst ? firstBlockBytes : smallBlockBytes)
       this.#blockUsed = 0
     }
     chunk.copy(this.#block, this.#blockUsed)
@@ -226,11 +235,16 @@ export class Receiver {
     this.#finishWhenWritten()
   }
 
-  #markIfDue(now: number): void {
+  #isCheckpointTime(now: number): boolean {
+    const waitMs = Math.max(checkpointMs, this.#options.pulse.size * checkpointMsPerBody)
+    return now - this.#markedAt >= waitMs
+  }
+
+  #markIfDue(now: number): boolean {
     const { checkpoint } = this.#options
-    if (!checkpoint || this.#isMarking || this.#ending || this.#written === this.#marked) return
-    const isDue = this.#written - this.#marked >= checkpointBytes || now - this.#markedAt >= checkpointMs
-    if (!isDue) return
+    if (!checkpoint || this.#isMarking || this.#ending || this.#written === this.#marked) return false
+    const isDue = this.#written - this.#marked >= checkpointBytes || this.#isCheckpointTime(now)
+    if (!isDue) return false
     const offset = this.#written
     this.#isMarking = true
     checkpoint(offset).then(
@@ -245,6 +259,7 @@ export class Receiver {
         this.#fail(error)
       },
     )
+    return true
   }
 
   #end(ending: Ended): void {

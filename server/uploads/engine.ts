@@ -17,6 +17,7 @@ import {
 import { Meter } from '../../stores/meter.ts'
 import { Refusal } from '../errors.ts'
 import type { AppendCommand, ConcatCommand, CreateCommand, Outcome } from '../protocol/messages.ts'
+import { createAtOnce, takeWhole } from './at-once.ts'
 import { type Concatenator, concatenatorOf } from './concat.ts'
 import { appendNothing } from './empty-append.ts'
 import type { EngineParts, EngineSettings } from './engine-parts.ts'
@@ -46,7 +47,8 @@ export class UploadEngine implements HoldContext {
   readonly #locker: Locker
   readonly #lifetime: Lifetime
   readonly #concat: Concatenator | undefined
-  readonly #holds = new Set<UploadHold>()
+  /** What runs, and is to end when this server does. */
+  readonly #holds = new Set<Pick<UploadHold, 'drain'>>()
   readonly #draining = new AbortController()
   #drained: Promise<void> | undefined
   #onIdle: (() => void) | undefined
@@ -163,6 +165,12 @@ export class UploadEngine implements HoldContext {
       ...(partial !== undefined && { concat: partial }),
     }
     const head = await request.beforeCreate(draft, length)
+    // A name or a place that somebody chose is one that others may know.
+    const isOwnPlace = head.id === id && head.storagePath === undefined && !request.named
+    const canBeAtOnce =
+      isOwnPlace && !this.quotas && request.locker === undefined && this.#locker.isReady === true
+    const body = canBeAtOnce ? takeWhole(this, command, request) : undefined
+    if (body) return this.#atOnce(head, body, request)
     const make = (admitted?: Admitted) => this.#make(head, command, maxBytes, request, admitted)
     const { hasBody } = command
     return this.quotas ? this.quotas.admitting(head, { bytes, hasBody }, request, make) : make()
@@ -195,6 +203,18 @@ export class UploadEngine implements HoldContext {
         throw error
       }
     })
+  }
+
+  async #atOnce(head: UploadHead, body: Uint8Array, request: UploadRequest): Promise<Outcome> {
+    // Nothing can end it early, and nothing has to.
+    const running = { drain() {} }
+    this.#holds.add(running)
+    try {
+      const record = await createAtOnce(this, head, body, request)
+      return { is: 'created', record, expiresAt: undefined }
+    } finally {
+      this.#letGo(running)
+    }
   }
 
   async #append(command: AppendCommand, request: UploadRequest): Promise<Outcome> {
@@ -324,6 +344,12 @@ export class UploadEngine implements HoldContext {
     return this.#lifetime.expire(id, now)
   }
 
+  #letGo(hold: Pick<UploadHold, 'drain'>): void {
+    this.#holds.delete(hold)
+    this.meter.held = this.#holds.size
+    if (this.#holds.size === 0) this.#onIdle?.()
+  }
+
   #refuseWhileDraining(): Refusal | undefined {
     return this.isDraining ? new Refusal('unavailable', { retryAfterS }) : undefined
   }
@@ -419,9 +445,7 @@ export class UploadEngine implements HoldContext {
     } finally {
       if (isUnlocked) this.meter.lockWaits.add(performance.now() - askedAt)
       await hold.release()
-      this.#holds.delete(hold)
-      this.meter.held = this.#holds.size
-      if (this.#holds.size === 0) this.#onIdle?.()
+      this.#letGo(hold)
     }
   }
 }

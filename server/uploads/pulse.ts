@@ -1,13 +1,27 @@
-/** One timer for all running bodies of a process: it moves their checkpoints, and notices the silent ones. */
+/**
+ * One timer for all running bodies of a process: it moves their checkpoints, and notices the silent ones. It goes through
+ * them a few at a time, or a crowd that began together would stop everybody else whenever its checkpoints are due.
+ */
 export interface Ticking {
-  tick(now: number): void
+  /** True when this made work. */
+  tick(now: number): boolean
 }
+
+/** Parts of a round. */
+const slices = 10
+/** Bodies that may make work in one slice, or this part of all. */
+const workAtOnce = 64
+const partAtOnce = 0.01
 
 export class Pulse {
   readonly #members = new Set<Ticking>()
   readonly #everyMs: number
   readonly now: () => number
   #timer: NodeJS.Timeout | undefined
+  /** How many of them have their turn now. */
+  #due = 0
+  /** Where the round is; members may come and go meanwhile. */
+  #round: Iterator<Ticking> = this.#members.values()
 
   constructor({
     everyMs = 500,
@@ -21,10 +35,15 @@ export class Pulse {
     return this.#timer !== undefined
   }
 
+  /** How many bodies run. */
+  get size(): number {
+    return this.#members.size
+  }
+
   /** Runs only while it has members. */
   add(member: Ticking): void {
     this.#members.add(member)
-    this.#timer ??= setInterval(() => this.beat(), this.#everyMs)
+    this.#timer ??= setInterval(() => this.#goOn(), this.#everyMs / slices)
   }
 
   remove(member: Ticking): void {
@@ -34,8 +53,29 @@ export class Pulse {
     this.#timer = undefined
   }
 
+  /** All of them at once. */
   beat(): void {
     const now = this.now()
     for (const member of this.#members) member.tick(now)
+  }
+
+  #goOn(): void {
+    const now = this.now()
+    const { size } = this.#members
+    this.#due = Math.min(size, this.#due + size / slices)
+    let workLeft = Math.max(workAtOnce, size * partAtOnce)
+    let isNewRound = false
+    for (; this.#due >= 1 && workLeft > 0; this.#due--) {
+      let next = this.#round.next()
+      if (next.done) {
+        // Whoever came first in this slice has had its turn.
+        if (isNewRound) return
+        isNewRound = true
+        this.#round = this.#members.values()
+        next = this.#round.next()
+        if (next.done) return
+      }
+      if (next.value.tick(now)) workLeft--
+    }
   }
 }

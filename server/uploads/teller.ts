@@ -150,6 +150,11 @@ export class Teller {
     }
   }
 
+  /** Whether anybody wants to be told of this. */
+  isHeard(kind: EventKind): boolean {
+    return this.#options.audiences.some((audience) => audience.hears(kind))
+  }
+
   /** To be called before the thing becomes true, under the lock of the upload. */
   async note(kind: EventKind, record: UploadRecord, request?: UploadRequest): Promise<void> {
     const hearing = this.#hearing(kind, record)

@@ -36,6 +36,11 @@ export function newHeadOf(
 export interface UploadRequest {
   /** The body; asking for it tells the client to send it. Only for requests that have one. */
   body(): Readable
+  /**
+   * Takes the whole body, where it has come already and has this length; then `body` has nothing more. Undefined also where
+   * somebody names this request's upload, or is to be asked before it is finished.
+   */
+  wholeBody?(length: number): Uint8Array | undefined
   /** Aborts when the client is gone. */
   readonly signal: AbortSignal
   /** Whose request it is, and what is shown to it. */

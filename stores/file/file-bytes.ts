@@ -3,8 +3,7 @@
  * whether an upload exists, how far it is, and whether it is finished; everything else may be lost.
  */
 import { constants } from 'node:fs'
-import path from 'node:path'
-import { Readable } from 'node:stream'
+import type { Readable } from 'node:stream'
 import { wallClock } from '../clock.ts'
 import {
   type Appender,
@@ -26,9 +25,7 @@ import {
   errnoOf,
   type FileSystem,
   type OpenFile,
-  removeFile,
-  syncFile,
-  syncNames,
+  syncFolders,
   tryToRemove,
 } from './file-system.ts'
 import { type Current, openMarks, readMarks } from './mark-chain.ts'
@@ -36,12 +33,15 @@ import type { Slot } from './mark-codec.ts'
 import type { MarkFile } from './mark-file.ts'
 import { isNetworkFileSystem } from './network-file-system.ts'
 import { hasSuccessor, Opening } from './opening.ts'
-import { findOrphans, walkMarks } from './orphans.ts'
+import { walkMarks } from './orphans.ts'
 import { checkPlace, withdraw } from './published.ts'
 import { type Pace, quickFiles } from './quick-files.ts'
+import { readBytes } from './read-bytes.ts'
 import { failUnless, Removal } from './removal.ts'
-import { Claims, copyKept } from './take-over.ts'
-import { isOfEarlierBoot, isWriterGone, newWriter } from './writer.ts'
+import { removeOrphans } from './remove-orphans.ts'
+import { Claims, copyKept, syncCopy } from './take-over.ts'
+import { writeWholeUpload } from './whole-upload.ts'
+import { isOfEarlierBoot, isWriterGone, newWriter, nextSlot } from './writer.ts'
 
 export interface FileBytesOptions {
   readonly directory: string
@@ -116,7 +116,8 @@ export class FileBytes implements ByteStore {
     const { directory } = this.layout
     try {
       const made = await this.#fileSystem.mkdir(directory, { recursive: true })
-      if (made !== undefined && this.#durability !== 'none') await this.#syncFolders(directory, made)
+      if (made !== undefined && this.#durability !== 'none')
+        await syncFolders(this.#fileSystem, directory, made)
       this.#isOnNetwork = await isNetworkFileSystem(this.#fileSystem, directory)
       if (this.#isOnNetwork && this.#durability === 'finish') this.#durability = 'checkpoint'
       if (this.#fileSystem.pace) this.#fileSystem.pace.isRemote = this.#isOnNetwork
@@ -126,16 +127,6 @@ export class FileBytes implements ByteStore {
   }
 
   async close(): Promise<void> {}
-
-  /** A folder that was just made is gone after a power loss, with all that is in it, when nobody syncs its name. */
-  async #syncFolders(last: string, first: string): Promise<void> {
-    try {
-      await syncNames(this.#fileSystem, path.dirname(last), path.dirname(first))
-    } catch (error) {
-      // One may be allowed to make folders there, and not to open it.
-      if (errnoOf(error) !== 'EACCES') throw error
-    }
-  }
 
   async create(head: UploadHead, length: number | undefined): Promise<Appender> {
     const { id } = head
@@ -159,6 +150,15 @@ export class FileBytes implements ByteStore {
         throw new StoreError('exists', 'a file with this id exists already')
       throw asStoreError(error, 'create an upload')
     }
+  }
+
+  async createFinished(head: UploadHead, body: Uint8Array): Promise<UploadRecord> {
+    const { length } = body
+    const mark = { state: 'finished', offset: length, syncedOffset: length, generation: 0 } as const
+    const slot = { ...this.#slot({ ...mark, sequence: 1, movedAt: this.#now() }, length), isReleased: true }
+    const isSynced = this.#durability !== 'none' || this.#isOnNetwork
+    await writeWholeUpload({ fileSystem: this.#fileSystem, layout: this.layout, head, slot, body, isSynced })
+    return recordOf(this.layout, head, { ...slot, sequence: slot.sequence + 1 })
   }
 
   async look(id: string): Promise<UploadRecord | undefined> {
@@ -205,18 +205,8 @@ export class FileBytes implements ByteStore {
     return wasThere
   }
 
-  async read(record: UploadRecord, start: number, end: number): Promise<Readable> {
-    if (end <= start) return Readable.from([])
-    let handle: OpenFile | undefined
-    try {
-      handle = await this.#fileSystem.open(this.layout.data(record.head.id, record.mark.generation), 'r')
-      const { size } = await handle.stat()
-      if (size < end) throw new StoreError('damaged', `only ${size} bytes of an upload are stored`)
-      return handle.createReadStream({ start, end: end - 1, highWaterMark: 256 * 1024 })
-    } catch (error) {
-      await handle?.close()
-      throw asStoreError(error, 'read the bytes of an upload')
-    }
+  read(record: UploadRecord, start: number, end: number): Promise<Readable> {
+    return readBytes(this.#fileSystem, this.layout, record, start, end)
   }
 
   async *walk(): AsyncIterable<UploadRecord> {
@@ -232,27 +222,18 @@ export class FileBytes implements ByteStore {
   }
 
   async sweepOrphans(olderThanMs: number): Promise<number> {
-    let removed = await this.outbox.sweep(olderThanMs)
+    const parts = { fileSystem: this.#fileSystem, layout: this.layout, removal: this.#removal() }
+    const forget = (id: string) => this.concatenation.forget(id)
     // Of what can not be read it is not known whether it is there.
     const isThere = (id: string) =>
       this.look(id).then(
         (record) => record !== undefined,
         () => true,
       )
-    removed += await this.names.sweep(this.#now() - olderThanMs, isThere)
-    removed += await this.outbox.undelivered.sweep(olderThanMs)
-    for await (const orphan of findOrphans(this.#fileSystem, this.layout, olderThanMs, this.#now())) {
-      if (orphan.is === 'upload') {
-        const { id, head, slot, generation, highest } = orphan
-        // A removal that was cut off may have come no further than its own generation.
-        if (generation > 0) await this.#removal().bury(id, slot)
-        await this.concatenation.forget(id)
-        for (let n = highest; n >= 0; n--) await withdraw(this.layout, head, n)
-        await this.#removal().removeFiles(id, highest)
-      } else await removeFile(this.#fileSystem, orphan.file)
-      removed++
-    }
-    return removed
+    const named = await this.names.sweep(this.#now() - olderThanMs, isThere)
+    const swept = named + (await this.outbox.sweep(olderThanMs))
+    const removed = swept + (await this.outbox.undelivered.sweep(olderThanMs))
+    return removed + (await removeOrphans({ ...parts, forget, now: this.#now() }, olderThanMs))
   }
 
   async freeBytes(): Promise<number | undefined> {
@@ -356,7 +337,10 @@ export class FileBytes implements ByteStore {
       const { size } = await data.stat()
       const offset = Math.min(kept.offset, size)
       if (size > offset) await data.truncate(offset)
-      const isSynced = await this.#syncCopy(id, data, mark, kept)
+      const isSynced =
+        this.#durability === 'checkpoint' || (this.#durability !== 'none' && kept.syncedOffset > 0)
+      if (this.#durability !== 'none')
+        await syncCopy(this.#fileSystem, this.layout, id, isSynced ? [data, mark] : [])
       const slot = this.#slot({ ...kept, generation, offset, syncedOffset: isSynced ? offset : 0 })
       failUnless(isHeld)
       isPublished = true
@@ -381,20 +365,6 @@ export class FileBytes implements ByteStore {
       }
       throw asStoreError(error, 'take an upload over')
     }
-  }
-
-  /**
-   * Bytes that were synced once stay so when they are copied. Names are synced in any case: a loss that left this
-   * generation and took an earlier one would hide it, until a later take-over closes the gap and shows it again.
-   */
-  async #syncCopy(id: string, data: OpenFile, mark: MarkFile, { syncedOffset }: Slot): Promise<boolean> {
-    if (this.#durability === 'none') return false
-    const isSynced = this.#durability === 'checkpoint' || syncedOffset > 0
-    // Without the mark of generation 0 none of the others counts.
-    const first = () => syncFile(this.#fileSystem, this.layout.mark(id, 0))
-    if (isSynced) await Promise.all([data.datasync(), mark.sync(), first()])
-    await syncNames(this.#fileSystem, this.layout.folder(id), this.layout.directory)
-    return isSynced
   }
 
   #removal(): Removal {
@@ -451,20 +421,8 @@ export class FileBytes implements ByteStore {
     if (this.#writing.get(id) === appender) this.#writing.delete(id)
   }
 
-  /** The next slot of an upload that this store writes to. */
-  #slot(from: Omit<Slot, 'writer' | 'isReleased'>, length = from.length): Slot {
-    const { state, offset, syncedOffset, generation, sequence, movedAt } = from
-    return {
-      state,
-      offset,
-      syncedOffset,
-      ...(length !== undefined && { length }),
-      generation,
-      sequence: sequence + 1,
-      movedAt,
-      writer: this.#writer,
-      isReleased: false,
-    }
+  #slot(from: Parameters<typeof nextSlot>[1], length = from.length): Slot {
+    return nextSlot(this.#writer, from, length)
   }
 
   /**

@@ -61,6 +61,9 @@ export function asStoreError(error: unknown, what: string): StoreError {
     return new StoreError('bad-id', `the id does not fit the file system: could not ${what}`, {
       cause: error,
     })
+  // A file that was removed, or replaced, while its writer had it: somebody else has taken over.
+  if (errno === 'ESTALE')
+    return new StoreError('superseded', `the file is gone: could not ${what}`, { cause: error })
   return new StoreError('io', `could not ${what}`, { cause: error })
 }
 
@@ -74,6 +77,16 @@ export async function syncNames(fileSystem: FileSystem, folder: string, top: str
       await handle.close()
     }
     if (at === top || at === path.dirname(at)) return
+  }
+}
+
+/** A folder that was just made is gone after a power loss, with all that is in it, when nobody syncs its name. */
+export async function syncFolders(fileSystem: FileSystem, last: string, first: string): Promise<void> {
+  try {
+    await syncNames(fileSystem, path.dirname(last), path.dirname(first))
+  } catch (error) {
+    // One may be allowed to make folders there, and not to open it.
+    if (errnoOf(error) !== 'EACCES') throw error
   }
 }
 

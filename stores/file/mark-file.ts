@@ -83,6 +83,14 @@ export class MarkFile {
     await writeWhole(this.#handle, encodeSlot(slot), slotPosition(slot.sequence))
   }
 
+  /** Writes both slots at once, so that either of them may be lost. */
+  async seal(slot: Slot): Promise<void> {
+    const slots = Buffer.allocUnsafe(2 * slotBytes)
+    for (const sequence of [slot.sequence, slot.sequence + 1])
+      encodeSlot({ ...slot, sequence }).copy(slots, slotPosition(sequence))
+    await writeWhole(this.#handle, slots, 0)
+  }
+
   /** Writes a tombstone into both slots, newer than anything that a writer who comes too late could put over one. */
   async bury(slot: Slot): Promise<void> {
     const tombstone = encodeSlot(tombstoneOf(slot))

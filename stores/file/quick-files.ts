@@ -9,9 +9,14 @@ import fs, { type Stats } from 'node:fs'
 import promises from 'node:fs/promises'
 import type { Readable } from 'node:stream'
 import type { FileSystem, OpenFile } from './file-system.ts'
+import { Parking, reopen, type Whereabouts, whereaboutsOf } from './parking.ts'
 
-/** Longer than this nothing small takes unless it waits for a disk. */
+/** Longer than this nothing small takes unless it waits: for a disk, or for a processor that others have. */
 const slowMs = 5
+/** Nobody waits so long for a processor. */
+const verySlowMs = 50
+/** Of so many a slow disk is slow twice. A busy processor takes turns a hundred times a second: hardly ever. */
+const watchedOperations = 20
 /** For so long nothing is done in place after something was slow; twice as long each time, while it stays so. */
 const firstRestMs = 1_000
 const longestRestMs = 60_000
@@ -22,6 +27,7 @@ export class Pace {
   readonly #now: () => number
   #restUntil = Number.NEGATIVE_INFINITY
   #restMs = firstRestMs
+  #sinceSlow = watchedOperations
   /** Never in place: another machine may let anything wait for ever. */
   isRemote = false
 
@@ -29,11 +35,14 @@ export class Pace {
     this.#now = now
   }
 
-  async run<T>(inPlace: () => T, inThread: () => Promise<T>): Promise<T> {
+  /** Makes no promise but the one that it answers: a small upload is ten of these. */
+  run<T>(inPlace: () => T, inThread: () => Promise<T>): Promise<T> {
     const startedAt = this.#now()
     if (this.isRemote || startedAt < this.#restUntil) return inThread()
     try {
-      return inPlace()
+      return Promise.resolve(inPlace())
+    } catch (error) {
+      return Promise.reject(error)
     } finally {
       this.#learn(startedAt)
     }
@@ -41,7 +50,14 @@ export class Pace {
 
   #learn(startedAt: number): void {
     const now = this.#now()
-    if (now - startedAt < slowMs) return
+    const tookMs = now - startedAt
+    if (tookMs < slowMs) {
+      this.#sinceSlow++
+      return
+    }
+    const isDisk = tookMs >= verySlowMs || this.#sinceSlow < watchedOperations
+    this.#sinceSlow = 0
+    if (!isDisk) return
     const isSlowAgain = startedAt < this.#restUntil + this.#restMs
     this.#restMs = isSlowAgain ? Math.min(2 * this.#restMs, longestRestMs) : firstRestMs
     this.#restUntil = now + this.#restMs
@@ -49,18 +65,20 @@ export class Pace {
 }
 
 /** Each has a pace of its own: two folders may lie on two disks. */
-export function quickFiles(pace = new Pace()): FileSystem & { readonly pace: Pace } {
+export function quickFiles(pace = new Pace(), parking = new Parking()): FileSystem & { readonly pace: Pace } {
+  const opened = (fd: number, file: string, flags: string | number) => {
+    const quick = new QuickFile(fd, pace, parking, file)
+    // Who only reads is done soon.
+    if (flags !== 'r') parking.add(quick)
+    return quick
+  }
   return {
     ...promises,
     pace,
     open: (file: string, flags: string | number) =>
       pace.run(
-        () =>
-          new QuickFile(
-            withoutStack(() => fs.openSync(file, flags)),
-            pace,
-          ),
-        async () => new QuickFile(await inThread<number>((done) => fs.open(file, flags, done)), pace),
+        () => opened(openInPlace(file, flags), file, flags),
+        async () => opened(await inThread<number>((done) => fs.open(file, flags, done)), file, flags),
       ),
     stat: (file: string) =>
       pace.run(
@@ -72,47 +90,67 @@ export function quickFiles(pace = new Pace()): FileSystem & { readonly pace: Pac
 
 class QuickFile implements OpenFile {
   readonly #pace: Pace
+  readonly #parking: Parking
+  readonly #file: string
   #fd: number
+  /** Set while it is parked: what is needed to open it again. */
+  #parkedAt: Whereabouts | undefined
   #pending = 0
   #onIdle: (() => void) | undefined
 
-  constructor(fd: number, pace: Pace) {
+  constructor(fd: number, pace: Pace, parking: Parking, file: string) {
     this.#fd = fd
     this.#pace = pace
+    this.#parking = parking
+    this.#file = file
   }
 
-  /** -1 once it is closed: the number may be another file's by then. */
+  /** -1 once it is closed: the number may be another file's by then. From here on it is not parked. */
   get fd(): number {
+    if (this.#parkedAt) this.#unpark()
+    this.#parking.remove(this)
     return this.#fd
   }
 
-  async read(buffer: Uint8Array, offset: number, length: number, position: number) {
-    const bytesRead = await this.#run<number>(
-      length <= smallBytes,
-      (fd) => fs.readSync(fd, buffer, offset, length, position),
-      (fd, done) => fs.read(fd, buffer, offset, length, position, done),
-    )
-    return { bytesRead }
+  /** Closes the file until it is used again. False while that can not be. */
+  park(): boolean {
+    if (this.#fd === -1 || this.#pending > 0 || this.#pace.isRemote) return false
+    const fd = this.#fd
+    this.#parkedAt = whereaboutsOf(fd)
+    this.#fd = -1
+    fs.closeSync(fd)
+    return true
   }
 
-  async write(buffer: Uint8Array, offset: number, length: number, position: number) {
-    const bytesWritten = await this.#run<number>(
+  read(buffer: Uint8Array, offset: number, length: number, position: number) {
+    return this.#run<{ bytesRead: number }>(
       length <= smallBytes,
-      (fd) => fs.writeSync(fd, buffer, offset, length, position),
-      (fd, done) => fs.write(fd, buffer, offset, length, position, done),
+      (fd) => ({ bytesRead: fs.readSync(fd, buffer, offset, length, position) }),
+      (fd, done) =>
+        fs.read(fd, buffer, offset, length, position, (error, bytesRead) => done(error, { bytesRead })),
     )
-    return { bytesWritten }
   }
 
-  async writev(buffers: readonly Uint8Array[], position: number) {
+  write(buffer: Uint8Array, offset: number, length: number, position: number) {
+    return this.#run<{ bytesWritten: number }>(
+      length <= smallBytes,
+      (fd) => ({ bytesWritten: fs.writeSync(fd, buffer, offset, length, position) }),
+      (fd, done) =>
+        fs.write(fd, buffer, offset, length, position, (error, bytesWritten) =>
+          done(error, { bytesWritten }),
+        ),
+    )
+  }
+
+  writev(buffers: readonly Uint8Array[], position: number) {
     const list = buffers as Uint8Array[]
-    const bytes = list.reduce((sum, { byteLength }) => sum + byteLength, 0)
-    const bytesWritten = await this.#run<number>(
+    let bytes = 0
+    for (const { byteLength } of list) bytes += byteLength
+    return this.#run<{ bytesWritten: number }>(
       bytes <= smallBytes,
-      (fd) => fs.writevSync(fd, list, position),
-      (fd, done) => fs.writev(fd, list, position, done),
+      (fd) => ({ bytesWritten: fs.writevSync(fd, list, position) }),
+      (fd, done) => fs.writev(fd, list, position, (error, bytesWritten) => done(error, { bytesWritten })),
     )
-    return { bytesWritten }
   }
 
   stat(): Promise<Stats> {
@@ -137,47 +175,71 @@ class QuickFile implements OpenFile {
 
   /** Gives the file to the stream, which closes it. */
   createReadStream(options: { start: number; end: number; highWaterMark: number }): Readable {
-    const fd = this.#fd
+    const { fd } = this
     if (fd === -1) throw closed()
     this.#fd = -1
     return fs.createReadStream('', { ...options, fd, autoClose: true })
   }
 
   /** Waits for what is under way; safe to call twice. */
-  async close(): Promise<void> {
+  close(): Promise<void> {
     const fd = this.#fd
-    if (fd === -1) return
+    this.#parking.remove(this)
+    this.#parkedAt = undefined
+    if (fd === -1) return Promise.resolve()
     this.#fd = -1
-    if (this.#pending > 0) {
-      await new Promise<void>((resolve) => {
-        this.#onIdle = resolve
-      })
-    }
-    await this.#pace.run(
+    return this.#pending > 0 ? this.#closeWhenIdle(fd) : this.#close(fd)
+  }
+
+  async #closeWhenIdle(fd: number): Promise<void> {
+    await new Promise<void>((resolve) => {
+      this.#onIdle = resolve
+    })
+    await this.#close(fd)
+  }
+
+  #close(fd: number): Promise<void> {
+    return this.#pace.run(
       () => fs.closeSync(fd),
       () => inThread<void>((done) => fs.close(fd, done)),
     )
   }
 
-  async #run<T>(
+  #unpark(): void {
+    this.#fd = reopen(this.#file, this.#parkedAt!)
+    this.#parkedAt = undefined
+    this.#parking.add(this)
+  }
+
+  #run<T>(
     isSmall: boolean,
     inPlace: ((fd: number) => T) | undefined,
     start: (fd: number, done: Done<T>) => void,
   ): Promise<T> {
+    try {
+      if (this.#parkedAt) this.#unpark()
+    } catch (error) {
+      return Promise.reject(error)
+    }
     const fd = this.#fd
-    if (fd === -1) throw closed()
-    const threaded = () => this.#busy(() => inThread<T>((done) => start(fd, done)))
-    return isSmall && inPlace ? this.#pace.run(() => inPlace(fd), threaded) : threaded()
+    if (fd === -1) return Promise.reject(closed())
+    if (!isSmall || !inPlace) return this.#busy(fd, start)
+    return this.#pace.run(
+      () => inPlace(fd),
+      () => this.#busy(fd, start),
+    )
   }
 
-  async #busy<T>(work: () => Promise<T>): Promise<T> {
+  #busy<T>(fd: number, start: (fd: number, done: Done<T>) => void): Promise<T> {
     this.#pending++
-    try {
-      return await work()
-    } finally {
-      this.#pending--
-      if (this.#pending === 0) this.#onIdle?.()
-    }
+    return new Promise((resolve, reject) => {
+      start(fd, (error, result) => {
+        this.#pending--
+        if (this.#pending === 0) this.#onIdle?.()
+        if (error) reject(error)
+        else resolve(result as T)
+      })
+    })
   }
 }
 
@@ -187,6 +249,10 @@ function inThread<T>(start: (done: Done<T>) => void): Promise<T> {
   return new Promise((resolve, reject) => {
     start((error, result) => (error ? reject(error) : resolve(result as T)))
   })
+}
+
+function openInPlace(file: string, flags: string | number): number {
+  return withoutStack(() => fs.openSync(file, flags))
 }
 
 /** Most failures are files that are not there, as was expected; to say where from costs more than to look for one. */

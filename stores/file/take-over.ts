@@ -5,7 +5,16 @@
 import { constants } from 'node:fs'
 import { StoreError } from '../contracts.ts'
 import { type FileLayout, ownId } from './file-layout.ts'
-import { asStoreError, errnoOf, type FileSystem, removeFile, tryToRemove } from './file-system.ts'
+import {
+  asStoreError,
+  errnoOf,
+  type FileSystem,
+  type OpenFile,
+  removeFile,
+  syncFile,
+  syncNames,
+  tryToRemove,
+} from './file-system.ts'
 import { type Current, readMarks } from './mark-chain.ts'
 import { MarkFile } from './mark-file.ts'
 
@@ -101,4 +110,22 @@ async function copy(fileSystem: FileSystem, source: string, target: string): Pro
     await removeFile(fileSystem, target)
     await (await fileSystem.open(target, 'wx')).close()
   }
+}
+
+/**
+ * Bytes that were synced once stay so when they are copied: `files` are the copy and its mark. Names are synced in any case: a
+ * loss that left this generation and took an earlier one would hide it, until a later take-over closes the gap and shows it
+ * again.
+ */
+export async function syncCopy(
+  fileSystem: FileSystem,
+  layout: FileLayout,
+  id: string,
+  files: readonly [data: OpenFile, mark: MarkFile] | readonly [],
+): Promise<void> {
+  const [data, mark] = files
+  // Without the mark of generation 0 none of the others counts.
+  if (data && mark)
+    await Promise.all([data.datasync(), mark.sync(), syncFile(fileSystem, layout.mark(id, 0))])
+  await syncNames(fileSystem, layout.folder(id), layout.directory)
 }

@@ -4,6 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { decodeIdentity, encodeIdentity, isProvablyDead, ownIdentity } from '../process-identity.ts'
+import type { Slot } from './mark-codec.ts'
 
 /** The name of one store in this process; two stores of one process are two writers. */
 export function newWriter(): string {
@@ -20,6 +21,21 @@ export function isWriterGone(writer: string): boolean {
 export function isOfEarlierBoot(writer: string): boolean {
   const identity = decodeIdentity(processOf(writer))
   return identity !== undefined && identity.bootId !== ownIdentity().bootId
+}
+
+/** The slot after another one, of an upload that `writer` writes to. */
+export function nextSlot(
+  writer: string,
+  from: Omit<Slot, 'writer' | 'isReleased'>,
+  length: number | undefined,
+): Slot {
+  const { state, offset, syncedOffset, generation, sequence, movedAt } = from
+  return {
+    ...{ state, offset, syncedOffset, generation, movedAt, writer },
+    ...(length !== undefined && { length }),
+    sequence: sequence + 1,
+    isReleased: false,
+  }
 }
 
 function processOf(writer: string): string {

@@ -75,6 +75,8 @@ export class LmdbLedger implements Ledger {
   readonly #isExamined: boolean
   readonly #process = encodeIdentity(ownIdentity())
   #databases: Databases | undefined
+  /** Changes that are not committed yet. */
+  #changing = 0
 
   /** `directory` and `isExamined` as for the records. */
   constructor(options: { readonly directory: string; readonly isExamined?: boolean }) {
@@ -100,6 +102,11 @@ export class LmdbLedger implements Ledger {
       throw damagedLmdb(this.path, 'it was cut short', error)
     }
     this.#databases = databases
+  }
+
+  /** Whether a thread is about to commit; it waits for the event loop then, and ends no sooner. */
+  get isBusy(): boolean {
+    return this.#changing > 0
   }
 
   async close(): Promise<void> {
@@ -252,11 +259,14 @@ export class LmdbLedger implements Ledger {
 
   async #change<T>(change: (databases: Databases) => T): Promise<T> {
     const databases = this.#require()
+    this.#changing++
     try {
       return await databases.root.transaction(() => change(databases))
     } catch (error) {
       ignoreReason(error)
       throw asStoreError(error, this.path)
+    } finally {
+      this.#changing--
     }
   }
 

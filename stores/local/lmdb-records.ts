@@ -61,6 +61,8 @@ export class LmdbRecords implements RecordStore {
   readonly #feed: RecordFeed
   #databases: Databases | undefined
   #lastWalk: Walk | undefined
+  /** Changes that are not committed yet. */
+  #changing = 0
 
   /**
    * `directory` is made when it is missing. It belongs to one process (see FolderOwner) and those that it lets in: they
@@ -79,6 +81,11 @@ export class LmdbRecords implements RecordStore {
 
   get path(): string {
     return join(this.#directory, 'records.mdb')
+  }
+
+  /** Whether a thread is about to commit; it waits for the event loop then, and ends no sooner. */
+  get isBusy(): boolean {
+    return this.#changing > 0
   }
 
   /** Fails with `damaged` when the file is foreign or cut short. */
@@ -101,7 +108,12 @@ export class LmdbRecords implements RecordStore {
     const databases = this.#databases
     this.#databases = this.#lastWalk = undefined
     this.#feed.close()
-    await databases?.root.close()
+    this.#changing++
+    try {
+      await databases?.root.close()
+    } finally {
+      this.#changing--
+    }
   }
 
   async put(record: UploadRecord, expiresAt?: number): Promise<void> {
@@ -225,11 +237,14 @@ export class LmdbRecords implements RecordStore {
   /** All changes of `change` are committed as one, together with those of others who ask at the same time. */
   async #change<T>(change: (databases: Databases) => T): Promise<T> {
     const databases = this.#require()
+    this.#changing++
     try {
       return await databases.root.transaction(() => change(databases))
     } catch (error) {
       ignoreReason(error)
       throw asStoreError(error, this.path)
+    } finally {
+      this.#changing--
     }
   }
 

@@ -36,6 +36,10 @@ export class LocalLocker implements Locker, TusLocker {
     return this.#held.size
   }
 
+  get isReady(): boolean {
+    return !this.#closed
+  }
+
   async start(): Promise<void> {
     this.#closed = false
   }

@@ -34,6 +34,10 @@ export class WorkerLocker implements Locker {
     return this.#waiting.size + this.#held.size
   }
 
+  get isReady(): boolean {
+    return !this.#isClosed
+  }
+
   async start(): Promise<void> {
     this.#isClosed = false
   }

@@ -92,6 +92,10 @@ export class RedisLocker implements Locker, TusLocker {
     return this.#upkeep.size + this.#turns.size
   }
 
+  get isReady(): boolean {
+    return this.#started !== undefined && this.#connection.isAvailable
+  }
+
   /** Connects and subscribes; `acquire` does it when nobody did. */
   start(): Promise<void> {
     this.#started ??= this.#start().catch((error) => {

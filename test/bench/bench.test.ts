@@ -45,7 +45,7 @@ it.each([
     ...tiny,
     '--servers',
     server,
-    ...(isAll ? [] : ['--cases', which]),
+    ...(isAll ? ['--all'] : ['--cases', which]),
   )
   expect(await child.exited, child.output()).toMatchObject({ code: 0 })
 

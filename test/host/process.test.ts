@@ -32,6 +32,30 @@ const neverEnds = {
   ],
 }
 
+/** Once it is told to, it gets two signals while a thread is about to ask for what it shall commit. */
+const endsWithinACommit = {
+  nodeArgs: [
+    '--import',
+    `data:text/javascript,${encodeURIComponent(`
+      import { createHook } from 'node:async_hooks'
+      let isArmed = false
+      process.on('SIGUSR2', () => {
+        isArmed = true
+        console.log(JSON.stringify({ msg: 'armed' }))
+      })
+      createHook({
+        init(_id, type) {
+          if (!isArmed || type !== 'write') return
+          isArmed = false
+          process.nextTick(() => {
+            process.emit('SIGTERM', 'SIGTERM')
+            process.emit('SIGTERM', 'SIGTERM')
+          })
+        },
+      }).enable()`)}`,
+  ],
+}
+
 describe('a start that can not be', () => {
   it('ends with 2 and one sentence when a setting is wrong', async () => {
     const end = await startBare(['--prot', '1']).exited
@@ -172,6 +196,20 @@ describe('a process that is told to end', () => {
     const end = await server.exited
     expect(end.code).toBe(1)
     expect(end.stdout).toContain('could not end in time')
+  })
+
+  it('leaves at once also while a thread waits for it to commit a record', async () => {
+    const server = start([], endsWithinACommit)
+    const port = await server.port()
+    server.signal('SIGUSR2')
+    await server.line((line) => line.msg === 'armed')
+    await fetch(`http://127.0.0.1:${port}/files/`, {
+      method: 'POST',
+      headers: { 'Tus-Resumable': '1.0.0', 'Upload-Length': '1000' },
+    }).catch(() => undefined)
+    const end = await server.exited
+    expect(end.code).toBe(1)
+    expect(end.stdout).toContain('second SIGTERM: leaving at once')
   })
 
   it('takes a UNIX socket over that a killed server left behind', async () => {

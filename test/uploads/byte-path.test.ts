@@ -87,7 +87,7 @@ describe('a body', () => {
     for (let i = 0; i < 20_000; i++) source.write(Buffer.from([i % 251]))
     source.end()
     await receiver.done
-    expect(writes).toEqual([{ position: 0, bytes: 20_000, buffers: 2 }])
+    expect(writes).toEqual([{ position: 0, bytes: 20_000, buffers: 3 }])
   })
 
   it('waits for a slow store with two batches at the most', async () => {

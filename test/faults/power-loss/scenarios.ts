@@ -104,6 +104,15 @@ async function storeOn(stage: Stage, more: { backgroundSyncBytes?: number } = {}
 }
 
 export const scenarios: Record<string, Scenario> = {
+  'an upload that comes whole': async (stage) => {
+    const store = await storeOn(stage)
+    const play = new Play(stage, own)
+    play.promise({ is: 'finishing' })
+    await store.createFinished(headOf(own), play.content)
+    play.promise({ is: 'finished', offset: play.content.length })
+    await play.remove(store)
+  },
+
   'an upload in several requests': async (stage) => {
     const store = await storeOn(stage)
     const play = new Play(stage, own)

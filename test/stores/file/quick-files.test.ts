@@ -28,14 +28,30 @@ describe('small operations', () => {
     for (let i = 0; i < 100; i++) expect(await run(1)).toBe('in place')
   })
 
-  it('run in threads for a while after one was slow', async () => {
+  it('run in threads for a while after two of twenty were slow', async () => {
     const { at, run } = aPace()
+    expect(await run(5)).toBe('in place')
+    for (let i = 0; i < 19; i++) expect(await run(1)).toBe('in place')
     expect(await run(5)).toBe('in place')
     expect(await run(0)).toBe('in a thread')
     at.nowMs += 999
     expect(await run(0)).toBe('in a thread')
     at.nowMs += 1
     expect(await run(0)).toBe('in place')
+  })
+
+  it('run in place though one is slow now and then, as it is where others have the processor', async () => {
+    const { run } = aPace()
+    for (let i = 0; i < 10; i++) {
+      expect(await run(20)).toBe('in place')
+      for (let j = 0; j < 20; j++) expect(await run(1)).toBe('in place')
+    }
+  })
+
+  it('run in threads for a while after one was very slow', async () => {
+    const { run } = aPace()
+    expect(await run(50)).toBe('in place')
+    expect(await run(0)).toBe('in a thread')
   })
 
   it('run in threads for longer and longer while the disk stays slow, and never for more than a minute', async () => {
@@ -63,7 +79,7 @@ describe('small operations', () => {
     const { at, pace, run } = aPace()
     const failing = pace.run(
       () => {
-        at.nowMs += 10
+        at.nowMs += 50
         throw new Error('no room')
       },
       async () => undefined,

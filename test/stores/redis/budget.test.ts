@@ -1,6 +1,8 @@
 // What a request costs Redis, by Redis's own statistics: scripts, index commands, and how often the server's socket had
 // to be read, which is how often something was sent.
 
+import { once } from 'node:events'
+import { request as httpRequest, type IncomingMessage } from 'node:http'
 import { Redis } from 'ioredis'
 import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest'
 import { RedisConnection } from '../../../stores/redis/redis-connection.ts'
@@ -47,6 +49,21 @@ describe('a request costs Redis', () => {
     const url = await site.create(10)
     const one = { scripts: 1, index: 0, trips: 1 }
     expect(await cost(async () => expect(await site.shown(url)).toBe('0/10'))).toEqual(one)
+  })
+
+  it('one round trip when it creates an upload whose bytes come with its head', async () => {
+    const { site } = await warmSite()
+    const headers = { 'Tus-Resumable': '1.0.0', 'Upload-Length': 3, 'Content-Length': 3, ...bytesType }
+    const where = { host: '127.0.0.1', port: site.port, path: '/files', agent: false }
+    const create = async () => {
+      const request = httpRequest({ ...where, method: 'POST', headers }).end('abc')
+      const [answer] = (await once(request, 'response')) as [IncomingMessage]
+      expect(answer).toMatchObject({ statusCode: 201, headers: { 'upload-offset': '3' } })
+      answer.resume()
+    }
+    // Nobody has put a record without a lock before: the first one sends the text of the script.
+    await create()
+    expect(await cost(create)).toEqual({ scripts: 1, index: 2, trips: 1 })
   })
 
   it('two round trips when it creates or appends, index entries included in the second', async () => {
