@@ -1,5 +1,5 @@
-// The programs that the tests drive and npm cannot bring: a Redis server, Chromium, nginx, curl, openssl, faketime and a
-// tus client in Python. One table says how each is named, found and installed; `npm test` (scripts/prepare.mjs) and the
+// The programs that the tests drive and npm cannot bring: a Redis server, Chromium, nginx, curl, wget, openssl, faketime
+// and a tus client in Python. One table says how each is named, found and installed; `npm test` (scripts/prepare.mjs) and the
 // tests themselves (test/support) both ask it, so that what was checked before the run is what the run uses. Nothing is
 // ever skipped because a program is missing.
 
@@ -10,7 +10,7 @@ import { delimiter, join } from 'node:path'
 import { runQuietly } from './run.mjs'
 
 /**
- * @typedef {'redis' | 'chromium' | 'nginx' | 'curl' | 'openssl' | 'faketime' | 'tuspy'} ProgramName
+ * @typedef {'redis' | 'chromium' | 'nginx' | 'curl' | 'wget' | 'openssl' | 'faketime' | 'tuspy'} ProgramName
  *
  * `proof`: arguments with which the right program ends well; for commands that alone say nothing.
  * @typedef {{ commands: string[], variable: string, debianPackage: string, ubuntuPackage: string | null, proof?: string[] }} Program
@@ -52,6 +52,12 @@ const programs = {
     variable: 'TIDEMARK_TEST_CURL',
     debianPackage: 'curl',
     ubuntuPackage: 'curl',
+  },
+  wget: {
+    commands: ['wget'],
+    variable: 'TIDEMARK_TEST_WGET',
+    debianPackage: 'wget',
+    ubuntuPackage: 'wget',
   },
   // Gives a process a clock of its own.
   faketime: {
@@ -191,6 +197,7 @@ function searchAll() {
     chromium: findProgram('chromium'),
     nginx: findProgram('nginx'),
     curl: findProgram('curl'),
+    wget: findProgram('wget'),
     faketime: findProgram('faketime'),
     openssl: findProgram('openssl'),
     tuspy: findProgram('tuspy'),

@@ -20,6 +20,7 @@ export function assemble(config: Config, logger: Logger, team?: Team): Promise<U
     durability: config.durability,
     maxSize: config.maxSizeBytes,
     disableDownload: config.disableDownload,
+    serveUnfinished: config.serveUnfinished,
     disableTermination: config.disableTermination,
     removeParts: config.removeParts,
     expiry: { afterMs: config.expireAfterMs, mode: config.expireMode },

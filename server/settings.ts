@@ -108,6 +108,14 @@ export const settings = {
     default: 'false',
     sentence: 'Do not serve uploads for download.',
   }),
+  serveUnfinished: define({
+    group: uploads,
+    flag: 'serve-unfinished',
+    kind: flag,
+    default: 'false',
+    sentence:
+      'Let clients download what was acknowledged of an upload that is not finished; else that is 404.',
+  }),
   disableTermination: define({
     group: uploads,
     flag: 'disable-termination',

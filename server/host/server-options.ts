@@ -31,6 +31,8 @@ export interface TidemarkServerOptions
   /** Remove parts once all uploads that were made of them are finished. Default: they stay. */
   readonly removeParts?: boolean
   readonly disableDownload?: boolean
+  /** Let what was acknowledged of an unfinished upload be downloaded. Default: that is 404. */
+  readonly serveUnfinished?: boolean
   /**
    * Told what happened to uploads, at least once for each event, in order for one upload, by whichever server: also when
    * the one that did it died. An event that this rejects is told again later, under the same id.

@@ -12,11 +12,12 @@ import type { Command, Outcome } from '../protocol/messages.ts'
 import { type Abilities, type Answer, methodOf, parseTus, renderTus } from '../protocol/tus.ts'
 import { pathOf } from '../protocol/upload-url.ts'
 import { UploadEngine } from '../uploads/engine.ts'
+import { isPart } from '../uploads/kin.ts'
 import { type Progress, progressOf } from '../uploads/progress.ts'
 import { Sweeper } from '../uploads/sweeper.ts'
 import { abilitiesOf, byteStoreOf, expiryOf, refuseUnable } from './abilities.ts'
 import { audiencesOf } from './audiences.ts'
-import { download } from './download.ts'
+import { download, validatorHeaders } from './download.ts'
 import { type Exchange, NodeExchange, type Reply, toWebResponse, WebExchange } from './exchange.ts'
 import { Lockers } from './lockers.ts'
 import { sendReply } from './send-reply.ts'
@@ -55,6 +56,7 @@ export class TidemarkServer extends Server {
         leastBytesPerSecond: options.leastBytesPerSecond ?? 0,
         acquireLockTimeoutMs: options.acquireLockTimeoutMs ?? 20_000,
         removeParts: options.removeParts ?? false,
+        serveUnfinished: options.serveUnfinished,
       },
     })
     this.#abilities = abilitiesOf(bytes, options)
@@ -160,7 +162,7 @@ export class TidemarkServer extends Server {
     const request = new HookedRequest(exchange, this.#options, this.#events, urlOf)
     if ('id' in command) await request.incoming(command.id)
     const refusal = refuseUnable(command, this.engine.bytes, this.#options)
-    if (refusal) throw refusal
+    if (refusal) throw asAsked(command, refusal)
     if (command.do !== 'options') request.locker = await this.#lockers.of(exchange)
     const outcome = await this.#perform(command, request)
     if (outcome.is === 'cut') {
@@ -169,23 +171,36 @@ export class TidemarkServer extends Server {
       return { is: 'cut' }
     }
     if (outcome.is === 'readable') return this.#download(outcome.record, exchange, request)
-    if (outcome.is === 'refused') throw outcome.refusal
+    if (outcome.is === 'refused') throw asAsked(command, outcome.refusal)
     const isCreation = outcome.is === 'created'
     const answer = renderTus(outcome, this.#abilities, {
       location: isCreation ? urlOf(outcome.record.head.id) : '',
       withOffset: command.do === 'create' && command.isBytes,
     })
+    if (outcome.is === 'offset') Object.assign(answer.headers, this.#headersOf(outcome.record))
     return { is: 'answer', ...this.#conclude(command, outcome, answer, request, exchange) }
   }
 
-  async #download(record: UploadRecord, { headers }: Exchange, request: HookedRequest): Promise<Reply> {
+  async #download(record: UploadRecord, exchange: Exchange, request: HookedRequest): Promise<Reply> {
+    const { headers } = exchange
+    const asked = { isHead: methodOf(exchange.method, headers) === 'HEAD', headers, now: this.engine.now() }
     try {
-      return await download(this.engine.bytes, record, headers)
+      return await download(this.engine.bytes, record, asked)
     } catch (error) {
-      // Terminated between the look and the opening of its file: gone, and nobody's failure.
+      // Terminated between the look and the opening of its file: gone, and nobody's failure. Or taken over, which gives
+      // what is not finished a file of its own.
       const now = await this.engine.read(record.head.id, request)
-      throw now.is === 'refused' ? now.refusal : error
+      if (now.is === 'refused') throw asAsked({ do: 'read', ...asked }, now.refusal)
+      if (now.is !== 'readable' || now.record.mark.generation === record.mark.generation) throw error
+      return download(this.engine.bytes, now.record, asked)
     }
+  }
+
+  /** What a question about an upload is told of its bytes, where they can be downloaded. */
+  #headersOf(record: UploadRecord): Record<string, string> {
+    const isServed =
+      record.mark.state === 'finished' && !isPart(record.head) && !this.#options.disableDownload
+    return isServed ? validatorHeaders(record, this.engine.now()) : {}
   }
 
   #perform(command: Command, request: HookedRequest): Promise<Outcome> | Outcome {
@@ -301,4 +316,9 @@ export class TidemarkServer extends Server {
       }
     },
   }
+}
+
+/** A HEAD that says nothing of tus is answered as one where there is something to download; else as one that should have. */
+function asAsked(command: { readonly do: string; readonly isHead?: boolean }, refusal: Refusal): Refusal {
+  return command.do === 'read' && command.isHead ? new Refusal('version-missing') : refusal
 }

@@ -12,7 +12,8 @@ export type Command =
   | AppendCommand
   | { readonly do: 'offset'; readonly id: string }
   | { readonly do: 'terminate'; readonly id: string }
-  | { readonly do: 'read'; readonly id: string }
+  /** `isHead`: only what would be said of the bytes. */
+  | { readonly do: 'read'; readonly id: string; readonly isHead?: boolean }
 
 /** What the bytes of one request must hash to. */
 export interface Checksum {

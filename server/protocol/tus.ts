@@ -63,6 +63,9 @@ export function parseTus(
   abilities: Abilities,
 ): Command {
   if (method === 'OPTIONS') return { do: 'options' }
+  // Who knows nothing of tus asks about a download.
+  if (method === 'HEAD' && headers['tus-resumable'] === undefined && target.is === 'upload')
+    return { do: 'read', id: target.id, isHead: true }
   checkVersion(method, headers)
   switch (method) {
     case 'POST':

@@ -19,11 +19,11 @@ import type { AppendCommand, ConcatCommand, CreateCommand, Outcome } from '../pr
 import { Receiver } from './byte-path.ts'
 import { type Concatenator, concatenatorOf } from './concat.ts'
 import { type EngineEvent, type Filled, type HoldContext, UploadHold } from './hold.ts'
-import { isPart, isWaiting } from './kin.ts'
+import { isWaiting } from './kin.ts'
 import { Lifetime } from './lifetime.ts'
 import { answerOf, outcomeOf, overflowOf, retryAfterS } from './outcomes.ts'
 import { Pulse } from './pulse.ts'
-import { type Expiry, expiresAt, refuseAppend, refuseCreate } from './rules.ts'
+import { type Expiry, expiresAt, refuseAppend, refuseCreate, refuseRead } from './rules.ts'
 import { type Audience, Teller } from './teller.ts'
 import { isShownTo, newHeadOf, type UploadRequest } from './upload-request.ts'
 
@@ -34,6 +34,8 @@ export interface EngineSettings {
   readonly acquireLockTimeoutMs: number
   /** Whether parts are removed once all finals that were made of them are finished. */
   readonly removeParts: boolean
+  /** Whether what is there of an unfinished upload can be read. Default: no. */
+  readonly serveUnfinished?: boolean | undefined
 }
 
 export interface EngineParts {
@@ -255,11 +257,11 @@ export class UploadEngine implements HoldContext {
     })
   }
 
-  async #read(id: string, { asker }: Pick<UploadRequest, 'asker'>): Promise<Outcome> {
+  async #read(id: string, request: Pick<UploadRequest, 'asker'>): Promise<Outcome> {
     const record = await this.bytes.look(id)
-    if (record?.mark.state !== 'finished' || isPart(record.head) || !isShownTo(asker, record.head))
-      return { is: 'refused', refusal: new Refusal('not-found') }
-    return { is: 'readable', record }
+    const refusal =
+      (await this.#refuseAbsent(record, request)) ?? refuseRead(record!, this.settings.serveUnfinished)
+    return refusal ? { is: 'refused', refusal } : { is: 'readable', record: record! }
   }
 
   /**
@@ -311,7 +313,7 @@ export class UploadEngine implements HoldContext {
   /** What belongs to somebody else is as absent as what never was. */
   async #refuseAbsent(
     record: UploadRecord | undefined,
-    { asker }: UploadRequest,
+    { asker }: Pick<UploadRequest, 'asker'>,
   ): Promise<Refusal | undefined> {
     const shown = record && isShownTo(asker, record.head) ? record : undefined
     return this.#lifetime.refuseAbsent(shown, this.now())

@@ -5,6 +5,7 @@
 import type { UploadHead, UploadRecord } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
 import type { AppendCommand, CreateCommand } from '../protocol/messages.ts'
+import { isPart } from './kin.ts'
 
 export interface Expiry {
   /** Unfinished uploads live this long; 0 is for ever. */
@@ -62,6 +63,17 @@ export function refuseAppend(
   if (end > (length ?? maxBytes))
     return length === undefined ? tooLarge(maxBytes) : new Refusal('body-too-long', { offset: mark.offset })
   return undefined
+}
+
+/** Refuses to read what is not there whole; or, where that is wished, what is not known to be what was sent. */
+export function refuseRead(
+  { head, mark }: UploadRecord,
+  isUnfinishedServed: boolean | undefined,
+): Refusal | undefined {
+  if (mark.state === 'finished' && !isPart(head)) return undefined
+  if (mark.state === 'failed') return new Refusal('gone')
+  const isPlain = head.concat === undefined
+  return mark.state === 'open' && isUnfinishedServed && isPlain ? undefined : new Refusal('not-found')
 }
 
 function tooLarge(maxBytes: number): Refusal {

@@ -15,6 +15,7 @@ describe('what is installed for the tests', () => {
       chromium: found,
       nginx: found,
       curl: found,
+      wget: found,
       openssl: found,
       faketime: found,
       tuspy: found,
