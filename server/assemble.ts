@@ -20,6 +20,7 @@ export function assemble(config: Config, logger: Logger, team?: Team): Promise<U
     durability: config.durability,
     maxSize: config.maxSizeBytes,
     disableDownload: config.disableDownload,
+    digest: config.digest,
     serveUnfinished: config.serveUnfinished,
     disableTermination: config.disableTermination,
     removeParts: config.removeParts,

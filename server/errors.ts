@@ -44,6 +44,14 @@ export const errorTable = {
   'checksum-algorithm': [400, 'this checksum algorithm is not known here; OPTIONS tells which are'],
   'checksum-mismatch': [460, 'the checksum does not match; nothing of this request was kept, send it again'],
   'checksum-missing': [460, 'the announced checksum did not come; nothing of this request was kept'],
+  'digest-malformed': [
+    400,
+    'Repr-Digest must be a list such as sha-256=:BASE64:, and the metadata sha256 a SHA-256 in hex or base64',
+  ],
+  'digest-mismatch': [
+    460,
+    'the bytes are not those that the digest of this upload was made of; nothing is kept, begin a new one',
+  ],
   'id-invalid': [400, 'that upload id can not be used'],
 
   // What is refused before a room of ours sees it

@@ -108,6 +108,15 @@ export const settings = {
     default: 'false',
     sentence: 'Do not serve uploads for download.',
   }),
+  digest: define({
+    group: uploads,
+    flag: 'digest',
+    kind: oneOf('declared', 'always', 'never'),
+    default: 'declared',
+    sentence:
+      'Which uploads are hashed as a whole: those whose digest the client declares, which is then verified before they ' +
+      'are finished; every one, with SHA-256; or none, whatever is declared.',
+  }),
   serveUnfinished: define({
     group: uploads,
     flag: 'serve-unfinished',

@@ -10,6 +10,13 @@ import type { Readable } from 'node:stream'
 /** What time it is for all that expires: whole milliseconds since the epoch. One clock for engine and stores. */
 export type Now = () => number
 
+/** What the bytes of a whole upload hash to. */
+export interface Digest {
+  readonly algorithm: 'sha-256' | 'sha-512'
+  /** With padding. */
+  readonly base64: string
+}
+
 /** What is fixed when an upload is created, and never changes afterwards. */
 export interface UploadHead {
   readonly id: string
@@ -27,6 +34,8 @@ export interface UploadHead {
   readonly concatKey?: string
   /** Who created the upload; undefined when nobody was asked. */
   readonly owner?: string
+  /** What the client says that the upload hashes to. It is never finished with anything else. */
+  readonly digest?: Digest
   /** An unfinished upload lives no longer than this, whatever is the rule for others. */
   readonly expireAfterMs?: number
 }
@@ -54,6 +63,8 @@ export interface Mark {
   readonly sequence: number
   /** When the offset last moved, or the upload was created; in milliseconds since the epoch. Sliding expiry counts from here. */
   readonly movedAt: number
+  /** Of a finished upload: what its bytes were found to hash to; undefined when nobody asked. */
+  readonly digest?: Digest
 }
 
 /** An upload as it is known at one moment: its head, its mark, and where its bytes are. */
@@ -99,6 +110,8 @@ export interface ByteStore {
   readonly wavers?: true
   /** Extension names of the tus standard that this store can serve. */
   readonly extensions: readonly string[]
+  /** Set where digests are kept beside the bytes, and uploads can fail. */
+  readonly keepsDigests?: true
   start(): Promise<void>
   close(): Promise<void>
   /** Makes an empty upload and leaves it open for its creator to append to. Call under the lock. */
@@ -176,8 +189,13 @@ export interface Appender {
   read(start: number, end: number): AsyncIterable<Uint8Array>
   /** Moves the mark to `offset`, and fixes the length when one is given. After a `last` commit nothing more is written. */
   commit(change: { offset: number; length?: number; last?: boolean }): Promise<UploadRecord>
-  /** Seals the upload: the bytes [0, length) are made durable as configured, then the mark says finished. */
-  finish(length: number): Promise<UploadRecord>
+  /**
+   * Seals the upload: the bytes [0, length) are made durable as configured, then the mark says finished, and with it what
+   * they hash to. An upload that declares a digest finishes with no other.
+   */
+  finish(length: number, digest?: Digest): Promise<UploadRecord>
+  /** Seals the upload as failed: it is never finished, and its bytes are given up. */
+  fail(): Promise<UploadRecord>
   /** Gives the hold up. A mark that was not committed stays where it was. */
   close(): Promise<void>
 }

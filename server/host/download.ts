@@ -7,6 +7,7 @@ import { randomBytes } from 'node:crypto'
 import { Readable } from 'node:stream'
 import contentDisposition from 'content-disposition'
 import type { ByteStore, UploadRecord } from '../../stores/contracts.ts'
+import { formatReprDigest } from '../protocol/digest.ts'
 import { parseMetadata } from '../protocol/metadata.ts'
 import type { RequestHeaders } from '../protocol/tus.ts'
 import { httpDate, isRangeMeant, judge, type Validators } from './conditions.ts'
@@ -91,7 +92,13 @@ export async function download(
 /** What names the bytes of an upload: for downloads, and for questions about it. */
 export function validatorHeaders(record: UploadRecord, now: number) {
   const { etag, modifiedAt } = validatorsOf(record, now)
-  return { 'Accept-Ranges': 'bytes', ETag: etag, 'Last-Modified': httpDate(modifiedAt) }
+  const { digest } = record.mark
+  return {
+    'Accept-Ranges': 'bytes',
+    ETag: etag,
+    'Last-Modified': httpDate(modifiedAt),
+    ...(digest && { 'Repr-Digest': formatReprDigest(digest) }),
+  }
 }
 
 /** What is not finished grows, and may be set back by a loss of power: each state of it has a name of its own. */

@@ -4,6 +4,7 @@ import type { DataStore } from '@tus/utils'
 import type { ByteStore, Now, RecordStore } from '../../stores/contracts.ts'
 import type { EngineSettings } from '../uploads/engine.ts'
 import type { EngineEvent } from '../uploads/hold.ts'
+import type { DigestPolicy } from '../uploads/whole-hash.ts'
 import type { ToldEvent } from './audiences.ts'
 import type { LockerOption } from './lockers.ts'
 
@@ -31,6 +32,8 @@ export interface TidemarkServerOptions
   /** Remove parts once all uploads that were made of them are finished. Default: they stay. */
   readonly removeParts?: boolean
   readonly disableDownload?: boolean
+  /** Which uploads are hashed as a whole, and whether what clients declare is verified. Default: `declared`. */
+  readonly digest?: DigestPolicy
   /** Let what was acknowledged of an unfinished upload be downloaded. Default: that is 404. */
   readonly serveUnfinished?: boolean
   /**

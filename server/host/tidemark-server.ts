@@ -8,6 +8,7 @@ import { StoreError, type UploadRecord } from '../../stores/contracts.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
 import { Refusal } from '../errors.ts'
 import { corsHeaders } from '../protocol/cors.ts'
+import { formatReprDigest } from '../protocol/digest.ts'
 import type { Command, Outcome } from '../protocol/messages.ts'
 import { type Abilities, type Answer, methodOf, parseTus, renderTus } from '../protocol/tus.ts'
 import { pathOf } from '../protocol/upload-url.ts'
@@ -56,6 +57,7 @@ export class TidemarkServer extends Server {
         leastBytesPerSecond: options.leastBytesPerSecond ?? 0,
         acquireLockTimeoutMs: options.acquireLockTimeoutMs ?? 20_000,
         removeParts: options.removeParts ?? false,
+        digest: options.digest,
         serveUnfinished: options.serveUnfinished,
       },
     })
@@ -198,9 +200,12 @@ export class TidemarkServer extends Server {
 
   /** What a question about an upload is told of its bytes, where they can be downloaded. */
   #headersOf(record: UploadRecord): Record<string, string> {
-    const isServed =
-      record.mark.state === 'finished' && !isPart(record.head) && !this.#options.disableDownload
-    return isServed ? validatorHeaders(record, this.engine.now()) : {}
+    const { head, mark } = record
+    const isServed = mark.state === 'finished' && !isPart(head) && !this.#options.disableDownload
+    return {
+      ...(isServed && validatorHeaders(record, this.engine.now())),
+      ...(mark.digest && { 'Repr-Digest': formatReprDigest(mark.digest) }),
+    }
   }
 
   #perform(command: Command, request: HookedRequest): Promise<Outcome> | Outcome {

@@ -52,6 +52,7 @@ const answerHeaders = [
   'Upload-Length',
   'Upload-Metadata',
   'Upload-Offset',
+  'Want-Repr-Digest',
   'X-Request-ID',
 ]
 

@@ -2,7 +2,7 @@
  * The values that every dialect speaks. A dialect parses a request into a `Command`, the engine answers with an
  * `Outcome`, the dialect renders it. Neither side knows the other's headers or files.
  */
-import type { UploadRecord } from '../../stores/contracts.ts'
+import type { Digest, UploadRecord } from '../../stores/contracts.ts'
 import type { Refusal } from '../errors.ts'
 
 export type Command =
@@ -39,6 +39,8 @@ export interface CreateCommand {
   readonly checksum: ExpectedChecksum | undefined
   /** The words that make it a part of a later final, as sent. */
   readonly partial?: string | undefined
+  /** What the whole upload must hash to. */
+  readonly digest?: Digest | undefined
 }
 
 /** Makes one upload of the bytes of others. */
@@ -49,6 +51,8 @@ export interface ConcatCommand {
   /** Ids of the parts, in order; one may be there twice. */
   readonly parts: readonly string[]
   readonly metadata: string | undefined
+  /** What the whole upload must hash to. */
+  readonly digest?: Digest | undefined
 }
 
 export interface AppendCommand {

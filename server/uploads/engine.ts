@@ -18,25 +18,18 @@ import { Refusal } from '../errors.ts'
 import type { AppendCommand, ConcatCommand, CreateCommand, Outcome } from '../protocol/messages.ts'
 import { Receiver } from './byte-path.ts'
 import { type Concatenator, concatenatorOf } from './concat.ts'
+import type { EngineSettings } from './engine-settings.ts'
 import { type EngineEvent, type Filled, type HoldContext, UploadHold } from './hold.ts'
 import { isWaiting } from './kin.ts'
 import { Lifetime } from './lifetime.ts'
 import { answerOf, outcomeOf, overflowOf, retryAfterS } from './outcomes.ts'
 import { Pulse } from './pulse.ts'
-import { type Expiry, expiresAt, refuseAppend, refuseCreate, refuseRead } from './rules.ts'
+import { expiresAt, refuseAppend, refuseCreate, refuseRead } from './rules.ts'
 import { type Audience, Teller } from './teller.ts'
 import { isShownTo, newHeadOf, type UploadRequest } from './upload-request.ts'
+import { WholeHashes } from './whole-hash.ts'
 
-export interface EngineSettings {
-  readonly expiry: Expiry
-  readonly idleMs: number
-  readonly leastBytesPerSecond: number
-  readonly acquireLockTimeoutMs: number
-  /** Whether parts are removed once all finals that were made of them are finished. */
-  readonly removeParts: boolean
-  /** Whether what is there of an unfinished upload can be read. Default: no. */
-  readonly serveUnfinished?: boolean | undefined
-}
+export type { EngineSettings }
 
 export interface EngineParts {
   readonly bytes: ByteStore
@@ -62,6 +55,7 @@ export class UploadEngine implements HoldContext {
   readonly now: Now
   readonly report: (event: EngineEvent) => void
   readonly teller: Teller
+  readonly hashes: WholeHashes
   readonly #locker: Locker
   readonly #lifetime: Lifetime
   readonly #concat: Concatenator | undefined
@@ -77,6 +71,7 @@ export class UploadEngine implements HoldContext {
     this.report = parts.report
     this.pulse = parts.pulse ?? new Pulse()
     this.now = parts.now ?? (() => Date.now())
+    this.hashes = new WholeHashes(parts.settings.digest ?? 'declared')
     this.#locker = parts.locker
     const { bytes, records, settings, pulse, report, now } = this
     const { locker, ownRequest, audiences = [] } = parts
@@ -90,6 +85,7 @@ export class UploadEngine implements HoldContext {
     this.#concat = concatenatorOf({
       ...{ bytes, records, settings, pulse, report, now, locker, ownRequest, draining },
       teller: this.teller,
+      hashes: this.hashes,
       remove: (id) => this.#lifetime.remove(id),
       expire: (id, now) => this.#lifetime.expire(id, now),
     })
@@ -168,6 +164,7 @@ export class UploadEngine implements HoldContext {
       ...{ id, createdAt: this.now(), dialect: 'tus' },
       ...newHeadOf(request.asker, command.metadata),
       ...(partial !== undefined && { concat: partial }),
+      ...(command.digest && { digest: command.digest }),
     }
     const head = await request.beforeCreate(draft, command.length)
     return this.#holding(head.id, request, async (hold) => {
@@ -177,7 +174,8 @@ export class UploadEngine implements HoldContext {
         if (filled.why === 'overflow') throw overflowOf(filled, command.length)
         return answerOf(filled, 'created', this.settings.expiry)
       } catch (error) {
-        if (error instanceof Refusal && error.status === 460) throw this.#createdEmpty(hold, head.id, error)
+        if (error instanceof Refusal && error.code.startsWith('checksum-'))
+          throw this.#createdEmpty(hold, head.id, error)
         // The client was never told the URL of what it sent: nobody could go on with it.
         await hold.close()
         await this.#lifetime
@@ -204,10 +202,7 @@ export class UploadEngine implements HoldContext {
       if (!appender) return this.#appendNothing(record!, command, request)
       const hasBody = command.contentLength !== 0
       const length = command.length ?? record!.mark.length
-      const filled = await hold.fill(
-        { offset: command.offset, length, maxBytes, hasBody, checksum: command.checksum },
-        request,
-      )
+      const filled = await hold.fill({ ...command, length, maxBytes, hasBody }, request)
       return answerOf(filled, 'appended', this.settings.expiry)
     })
   }
@@ -344,12 +339,12 @@ export class UploadEngine implements HoldContext {
 
   #fillNew(
     hold: UploadHold,
-    { length, hasBody, checksum }: CreateCommand,
+    command: CreateCommand,
     maxBytes: number,
     request: UploadRequest,
   ): Promise<Filled> {
     this.teller.tell('created', hold.kept, request)
-    return hold.fill({ offset: 0, length, maxBytes, hasBody, checksum }, request)
+    return hold.fill({ ...command, offset: 0, maxBytes }, request)
   }
 
   /** Bytes that failed their checksum are not kept, but the upload stands and is to be filled anew. */

@@ -2,11 +2,11 @@
  * One request's hold on one upload, from the lock to the release. It answers for the order of the end: the last write
  * has returned, the mark is moved, the files are let go, the record is put and the lock given up; only then the answer.
  */
-import type { Appender, Lock, RecordStore, UploadRecord } from '../../stores/contracts.ts'
+import type { Appender, Digest, Lock, RecordStore, UploadRecord } from '../../stores/contracts.ts'
 import { StoreError } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
 import type { ExpectedChecksum } from '../protocol/messages.ts'
-import { type Ended, Receiver, type StopReason } from './byte-path.ts'
+import { type Ended, Receiver, type ReceiverOptions, type StopReason } from './byte-path.ts'
 import { type RunningDigest, startDigest } from './digest.ts'
 import type { EngineSettings } from './engine.ts'
 import { isPart } from './kin.ts'
@@ -14,6 +14,7 @@ import type { Pulse } from './pulse.ts'
 import { expiresAt } from './rules.ts'
 import type { Teller, TellerEvent } from './teller.ts'
 import type { UploadRequest } from './upload-request.ts'
+import type { WholeHash, WholeHashes } from './whole-hash.ts'
 
 /** What an operator should know. */
 export type EngineEvent =
@@ -31,6 +32,8 @@ export interface FillPlan {
   /** Where the body must end while the length is not known. */
   readonly maxBytes: number
   readonly hasBody: boolean
+  /** Bytes of the body when its length is known. */
+  readonly contentLength?: number | undefined
   /** What the body must hash to; until it is known to, nothing of it counts. */
   readonly checksum: ExpectedChecksum | undefined
 }
@@ -50,6 +53,7 @@ export interface HoldContext {
   readonly settings: EngineSettings
   readonly pulse: Pulse
   readonly teller: Teller
+  readonly hashes: WholeHashes
   readonly report: (event: EngineEvent) => void
 }
 
@@ -63,6 +67,8 @@ export class UploadHold {
   #appender: Appender | undefined
   #receiver: Receiver | undefined
   #digest: RunningDigest | undefined
+  /** Of the whole upload, where that is wished. */
+  #whole: WholeHash | undefined
   #heldSince: number
   #stop: StopReason | undefined
   #stopTimer: NodeJS.Timeout | undefined
@@ -114,6 +120,7 @@ export class UploadHold {
   /** Receives the body, moves the mark to what came of it, and finishes the upload when that was the last byte. */
   async fill(plan: FillPlan, request: UploadRequest): Promise<Filled> {
     const appender = this.#appender!
+    this.#whole = this.#context.hashes.begin(appender)
     const ended: Ended = plan.hasBody
       ? await this.#receive(appender, plan, request)
       : { why: 'complete', offset: plan.offset }
@@ -123,18 +130,26 @@ export class UploadHold {
     // What can not be verified is not kept: it stands behind the mark, and the next request writes over it.
     if (plan.checksum && ended.why !== 'complete') return this.#filled(ended, appender.record)
     if (plan.checksum) await this.#verify(appender, plan, plan.checksum, ended.offset)
-    const record =
-      ended.offset === plan.length
-        ? await this.#finish(appender, plan.length, request)
-        : await appender.commit({ offset: ended.offset, ...lengthOf(plan), last: true })
-    this.#record = record
-    return this.#filled(ended, record)
+    if (ended.offset !== plan.length) {
+      this.#record = await appender.commit({ offset: ended.offset, ...lengthOf(plan), last: true })
+      return this.#filled(ended, this.#record)
+    }
+    const digest = await this.#verifyWhole(appender, plan.length)
+    // Asked to stop over it, which leaves the mark where it was.
+    if (digest === 'unknown')
+      return this.#filled({ why: 'stopped', reason: this.#stop!, offset: plan.offset }, appender.record)
+    this.#record = await this.#finish(appender, plan.length, digest, request)
+    return this.#filled(ended, this.#record)
   }
 
   /** Lets go of the files; safe to call twice. */
   async close(): Promise<void> {
     clearTimeout(this.#stopTimer)
+    const whole = this.#whole
+    this.#whole = undefined
+    await whole?.stop()
     await this.#appender?.close()
+    if (whole) this.#context.hashes.keep(whole, this.kept)
   }
 
   /** Lets go of files and lock. Never throws. */
@@ -182,16 +197,18 @@ export class UploadHold {
     if (this.#stop) return { why: 'stopped', reason: this.#stop, offset: plan.offset }
     const lock = this.#lock!
     if (plan.checksum && !('is' in plan.checksum)) this.#digest = startDigest(plan.checksum.algorithm)
+    // So who sends the rest does not wait for the hash at its end.
+    if (mayReachEnd(plan)) this.#whole?.catchUp()
     const receiver = new Receiver({
       source: request.body(),
       pulse,
       offset: plan.offset,
       endLimit: plan.length ?? plan.maxBytes,
-      write: (buffers, position) => appender.write(buffers, position),
+      write: this.#writeTo(appender),
       ...(!plan.checksum && {
         checkpoint: (offset: number) => this.#checkpoint(appender, offset, plan, request),
       }),
-      ...(this.#digest && { digest: this.#digest }),
+      ...digestsOf(this.#digest, this.#whole),
       idleMs: settings.idleMs,
       leastBytesPerSecond: settings.leastBytesPerSecond,
     })
@@ -226,14 +243,42 @@ export class UploadHold {
         .catch((error: unknown) => this.#context.report({ is: 'record-failed', id: this.id, error }))
   }
 
-  async #finish(appender: Appender, length: number, request: UploadRequest): Promise<UploadRecord> {
+  #writeTo(appender: Appender): ReceiverOptions['write'] {
+    const whole = this.#whole
+    if (whole === undefined) return (buffers, position) => appender.write(buffers, position)
+    return async (buffers, position) => {
+      await appender.write(buffers, position)
+      whole.wrote()
+    }
+  }
+
+  /** What all bytes hash to, where that is wished. What was declared as something else fails for good. */
+  async #verifyWhole(appender: Appender, length: number): Promise<Digest | 'unknown' | undefined> {
+    if (this.#whole === undefined) return undefined
+    const isStopped = () => this.#stop !== undefined || !this.#lock!.isHeld()
+    const digest = await this.#whole.digest(length, isStopped)
+    if (!this.#lock!.isHeld()) throw new StoreError('superseded', 'the lock was lost before the finish')
+    if (digest === undefined) return 'unknown'
+    const declared = appender.record.head.digest
+    if (declared === undefined || declared.base64 === digest.base64) return digest
+    this.#record = await appender.fail()
+    throw new Refusal('digest-mismatch')
+  }
+
+  async #finish(
+    appender: Appender,
+    length: number,
+    digest: Digest | undefined,
+    request: UploadRequest,
+  ): Promise<UploadRecord> {
     const { record } = appender
-    const whole = { ...record, mark: { ...record.mark, offset: length, length } }
+    const mark = { ...record.mark, offset: length, length, ...(digest && { digest }) }
+    const whole = { ...record, mark }
     await request.reauthorize()
     // Of parts nobody is told: what was uploaded is their final.
     if (!isPart(record.head)) await request.beforeFinish(whole)
     if (!this.#lock!.isHeld()) throw new StoreError('superseded', 'the lock was lost before the finish')
-    return this.#context.teller.finishing(whole, () => appender.finish(length))
+    return this.#context.teller.finishing(whole, () => appender.finish(length, digest))
   }
 
   #stopWith(reason: StopReason): void {
@@ -244,4 +289,22 @@ export class UploadHold {
 
 function lengthOf(plan: FillPlan): { length?: number } {
   return plan.length === undefined ? {} : { length: plan.length }
+}
+
+function mayReachEnd({ offset, length, contentLength }: FillPlan): boolean {
+  return length !== undefined && (contentLength === undefined || offset + contentLength === length)
+}
+
+/** Nothing, where nothing is hashed. */
+function digestsOf(
+  digest: RunningDigest | undefined,
+  whole: WholeHash | undefined,
+): Pick<ReceiverOptions, 'digest'> {
+  if (!whole) return digest ? { digest } : {}
+  if (!digest) return { digest: whole }
+  const update = (bytes: Uint8Array) => {
+    digest.update(bytes)
+    whole.update(bytes)
+  }
+  return { digest: { update } }
 }

@@ -14,12 +14,16 @@ export interface Expiry {
   readonly mode: 'sliding' | 'absolute'
 }
 
+/** So long a failed upload is told to be gone, and not to be unknown, before what is left of it is removed. */
+const failedForMs = 24 * 3_600_000
+
 /** When an upload expires, in milliseconds since the epoch; undefined when it does not. Finished uploads never do. */
 export function expiresAt({ head, mark }: UploadRecord, expiry: Expiry): number | undefined {
   const afterMs = Math.min(
     expiry.afterMs || Number.POSITIVE_INFINITY,
     head.expireAfterMs ?? Number.POSITIVE_INFINITY,
   )
+  if (mark.state === 'failed') return mark.movedAt + Math.min(afterMs, failedForMs)
   if (afterMs === Number.POSITIVE_INFINITY || mark.state !== 'open') return undefined
   return (expiry.mode === 'sliding' ? mark.movedAt : head.createdAt) + afterMs
 }
@@ -72,7 +76,7 @@ export function refuseRead(
 ): Refusal | undefined {
   if (mark.state === 'finished' && !isPart(head)) return undefined
   if (mark.state === 'failed') return new Refusal('gone')
-  const isPlain = head.concat === undefined
+  const isPlain = head.concat === undefined && head.digest === undefined
   return mark.state === 'open' && isUnfinishedServed && isPlain ? undefined : new Refusal('not-found')
 }
 

@@ -65,6 +65,7 @@ export class FileBytes implements ByteStore {
     'concatenation',
     'concatenation-unfinished',
   ]
+  readonly keepsDigests = true
   readonly layout: FileLayout
   readonly concatenation: FileConcatenation
   readonly outbox: FileOutbox
