@@ -117,6 +117,16 @@ export const settings = {
       'Which uploads are hashed as a whole: those whose digest the client declares, which is then verified before they ' +
       'are finished; every one, with SHA-256; or none, whatever is declared.',
   }),
+  instantUpload: define({
+    group: uploads,
+    flag: 'instant-upload',
+    kind: oneOf('off', 'owner', 'global'),
+    default: 'owner',
+    sentence:
+      'Finish an upload at once when a finished one has the digest and length that it declares: one of the same owner ' +
+      '(nothing happens where nobody says who they are), or of anybody. Mind: with global whoever knows the digest of a ' +
+      'file can have the file.',
+  }),
   serveUnfinished: define({
     group: uploads,
     flag: 'serve-unfinished',
@@ -317,6 +327,11 @@ export const rules: readonly {
     setting: 'expireMode',
     breaks: ({ config }) => config.expireAfterMs === 0,
     says: ({ name }) => `has no effect while ${name('expireAfterMs')} is 0`,
+  },
+  {
+    setting: 'instantUpload',
+    breaks: ({ config }) => config.instantUpload !== 'off' && config.digest === 'never',
+    says: ({ name }) => `has no effect while ${name('digest')} is never`,
   },
   {
     setting: 'redisKeyPrefix',

@@ -130,6 +130,12 @@ export interface ByteStore {
   remove(id: string, isHeld?: () => boolean): Promise<boolean>
   /** The bytes [start, end) of an upload, as they were when this was called; also while it is removed meanwhile. */
   read(record: UploadRecord, start: number, end: number): Promise<Readable>
+  /**
+   * Readies the bytes of `source`, a finished upload, for one that was just created and has none; shared where that is
+   * possible. Removing either never hurts the other. Undefined, and nothing is left of it, when that can not be done: the
+   * source is gone, or can not be shared once more. Not there in a store that never can. Call under the lock.
+   */
+  linkFrom?(upload: UploadRecord, source: UploadRecord): Promise<Adoption | undefined>
   /** Every upload that is there, in no order; for the walk that rebuilds lost indexes. */
   walk(): AsyncIterable<UploadRecord>
   /** Removes what creations and removals that were cut off left behind more than `olderThanMs` ago. Returns how many. */
@@ -140,6 +146,14 @@ export interface ByteStore {
   readonly concatenation?: Concatenation
   /** Where it is noted what is still to be told; undefined in a store that keeps no notes, and then a crash is silent. */
   readonly outbox?: Outbox
+}
+
+/** Bytes of another upload that are ready to be an upload's own. Exactly one of the two is called. */
+export interface Adoption {
+  /** Seals the upload with them; its appender is superseded. */
+  finish(isHeld: () => boolean): Promise<UploadRecord>
+  /** Gives them up; the upload goes on as if nothing had been. */
+  discard(): Promise<void>
 }
 
 /**
@@ -260,7 +274,7 @@ export interface Outbox {
  * - `put` never replaces a newer copy: the higher (generation, sequence) stays.
  * - `remove` takes the record and all its index entries; removing what is not there is no error.
  * - `lastWalk` answers what the last `noteWalk` said, on every server, or undefined when that was lost.
- * - `expiring`, `recent` and `ids` are hints: they may name uploads that are gone, never only what is there. Check the mark.
+ * - `expiring`, `recent`, `ids` and `withDigest` are hints: they may name uploads that are gone, never only what is there. Check the mark.
  * - It may come back empty or older than it was; nothing here decides about an upload.
  * - When it cannot be reached every method fails with `unavailable` and nothing hangs.
  */
@@ -275,6 +289,8 @@ export interface RecordStore {
   expiring(now: number, limit: number): Promise<string[]>
   /** Newest creations first. */
   recent(limit: number): Promise<UploadRecord[]>
+  /** Finished uploads with this digest, no parts, the newest first; those of one owner when there is one given. */
+  withDigest(digest: Digest, limit: number, owner?: string): Promise<string[]>
   /** Every id that has a record, in no order, perhaps twice; for the walk that finds records without an upload. */
   ids(): AsyncIterable<string>
   /** Names what is kept here; after a walk under another name records may have been lost. */

@@ -4,6 +4,7 @@ import type { DataStore } from '@tus/utils'
 import type { ByteStore, Now, RecordStore } from '../../stores/contracts.ts'
 import type { EngineSettings } from '../uploads/engine.ts'
 import type { EngineEvent } from '../uploads/hold.ts'
+import type { InstantScope } from '../uploads/instant.ts'
 import type { DigestPolicy } from '../uploads/whole-hash.ts'
 import type { ToldEvent } from './audiences.ts'
 import type { LockerOption } from './lockers.ts'
@@ -34,6 +35,11 @@ export interface TidemarkServerOptions
   readonly disableDownload?: boolean
   /** Which uploads are hashed as a whole, and whether what clients declare is verified. Default: `declared`. */
   readonly digest?: DigestPolicy
+  /**
+   * Finish uploads at once whose digest and length a finished one has: one of the same owner, or of anybody. `global` lets
+   * whoever knows the digest of a file have the file. Default: `owner`, which is off where nobody says who they are.
+   */
+  readonly instantUpload?: InstantScope
   /** Let what was acknowledged of an unfinished upload be downloaded. Default: that is 404. */
   readonly serveUnfinished?: boolean
   /**

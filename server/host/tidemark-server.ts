@@ -58,6 +58,7 @@ export class TidemarkServer extends Server {
         acquireLockTimeoutMs: options.acquireLockTimeoutMs ?? 20_000,
         removeParts: options.removeParts ?? false,
         digest: options.digest,
+        instantUpload: options.instantUpload ?? 'owner',
         serveUnfinished: options.serveUnfinished,
       },
     })

@@ -19,7 +19,8 @@ import type { AppendCommand, ConcatCommand, CreateCommand, Outcome } from '../pr
 import { Receiver } from './byte-path.ts'
 import { type Concatenator, concatenatorOf } from './concat.ts'
 import type { EngineSettings } from './engine-settings.ts'
-import { type EngineEvent, type Filled, type HoldContext, UploadHold } from './hold.ts'
+import { type EngineEvent, type HoldContext, UploadHold } from './hold.ts'
+import { InstantUploads } from './instant.ts'
 import { isWaiting } from './kin.ts'
 import { Lifetime } from './lifetime.ts'
 import { answerOf, outcomeOf, overflowOf, retryAfterS } from './outcomes.ts'
@@ -59,6 +60,7 @@ export class UploadEngine implements HoldContext {
   readonly #locker: Locker
   readonly #lifetime: Lifetime
   readonly #concat: Concatenator | undefined
+  readonly #instant: InstantUploads
   readonly #holds = new Set<UploadHold>()
   readonly #draining = new AbortController()
   #drained: Promise<void> | undefined
@@ -77,6 +79,7 @@ export class UploadEngine implements HoldContext {
     const { locker, ownRequest, audiences = [] } = parts
     const draining = this.#draining.signal
     this.teller = new Teller({ bytes, locker, audiences, draining, report, now })
+    this.#instant = new InstantUploads({ bytes, records, settings, pulse, draining, report })
     this.#lifetime = new Lifetime({
       ...{ bytes, records, settings, locker, draining, report },
       teller: this.teller,
@@ -167,10 +170,17 @@ export class UploadEngine implements HoldContext {
       ...(command.digest && { digest: command.digest }),
     }
     const head = await request.beforeCreate(draft, command.length)
-    return this.#holding(head.id, request, async (hold) => {
+    const source = await this.#instant.find(head, command.length)
+    let isAdopted = false
+    const outcome = await this.#holding(head.id, request, async (hold) => {
       hold.take(await this.teller.creating(head, command.length, this.bytes))
       try {
-        const filled = await this.#fillNew(hold, command, maxBytes, request)
+        const adoption = source && (await this.#instant.adopt(hold.kept, source))
+        isAdopted = adoption !== undefined
+        this.teller.tell('created', hold.kept, request)
+        const filled = adoption
+          ? await hold.adopt(adoption, source, request)
+          : await hold.fill({ ...command, offset: 0, maxBytes }, request)
         if (filled.why === 'overflow') throw overflowOf(filled, command.length)
         return answerOf(filled, 'created', this.settings.expiry)
       } catch (error) {
@@ -184,6 +194,8 @@ export class UploadEngine implements HoldContext {
         throw error
       }
     })
+    if (isAdopted) await this.#instant.hearOut(command, request)
+    return outcome
   }
 
   async #append(command: AppendCommand, request: UploadRequest): Promise<Outcome> {
@@ -335,16 +347,6 @@ export class UploadEngine implements HoldContext {
 
   #offsetOf(record: UploadRecord): Outcome {
     return { is: 'offset', record, expiresAt: expiresAt(record, this.settings.expiry) }
-  }
-
-  #fillNew(
-    hold: UploadHold,
-    command: CreateCommand,
-    maxBytes: number,
-    request: UploadRequest,
-  ): Promise<Filled> {
-    this.teller.tell('created', hold.kept, request)
-    return hold.fill({ ...command, offset: 0, maxBytes }, request)
   }
 
   /** Bytes that failed their checksum are not kept, but the upload stands and is to be filled anew. */

@@ -2,7 +2,7 @@
  * One request's hold on one upload, from the lock to the release. It answers for the order of the end: the last write
  * has returned, the mark is moved, the files are let go, the record is put and the lock given up; only then the answer.
  */
-import type { Appender, Digest, Lock, RecordStore, UploadRecord } from '../../stores/contracts.ts'
+import type { Adoption, Appender, Digest, Lock, RecordStore, UploadRecord } from '../../stores/contracts.ts'
 import { StoreError } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
 import type { ExpectedChecksum } from '../protocol/messages.ts'
@@ -21,6 +21,7 @@ export type EngineEvent =
   | { readonly is: 'rewound'; readonly id: string; readonly from: number; readonly to: number }
   | { readonly is: 'displaced'; readonly id: string; readonly offset: number }
   | { readonly is: 'record-failed'; readonly id: string; readonly error: unknown }
+  | { readonly is: 'instant-failed'; readonly id: string; readonly error: unknown }
   | { readonly is: 'left-behind'; readonly id: string; readonly error: unknown }
   | { readonly is: 'assembly-failed'; readonly id: string; readonly error: unknown }
   | { readonly is: 'sweep-failed'; readonly error: unknown }
@@ -140,6 +141,22 @@ export class UploadHold {
       return this.#filled({ why: 'stopped', reason: this.#stop!, offset: plan.offset }, appender.record)
     this.#record = await this.#finish(appender, plan.length, digest, request)
     return this.#filled(ended, this.#record)
+  }
+
+  /** Finishes the upload with bytes that another one has. */
+  async adopt(adoption: Adoption, { mark }: UploadRecord, request: UploadRequest): Promise<Filled> {
+    const { length, digest } = mark
+    let isTried = false
+    const seal = () => {
+      isTried = true
+      return adoption.finish(() => this.#lock!.isHeld())
+    }
+    try {
+      this.#record = await this.#finish(this.#appender!, length!, digest, request, seal)
+      return { why: 'complete', record: this.#record }
+    } finally {
+      if (!isTried) await adoption.discard()
+    }
   }
 
   /** Lets go of the files; safe to call twice. */
@@ -270,6 +287,7 @@ export class UploadHold {
     length: number,
     digest: Digest | undefined,
     request: UploadRequest,
+    seal = () => appender.finish(length, digest),
   ): Promise<UploadRecord> {
     const { record } = appender
     const mark = { ...record.mark, offset: length, length, ...(digest && { digest }) }
@@ -278,7 +296,7 @@ export class UploadHold {
     // Of parts nobody is told: what was uploaded is their final.
     if (!isPart(record.head)) await request.beforeFinish(whole)
     if (!this.#lock!.isHeld()) throw new StoreError('superseded', 'the lock was lost before the finish')
-    return this.#context.teller.finishing(whole, () => appender.finish(length, digest))
+    return this.#context.teller.finishing(whole, seal)
   }
 
   #stopWith(reason: StopReason): void {

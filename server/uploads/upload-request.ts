@@ -29,6 +29,8 @@ export function newHeadOf(
 export interface UploadRequest {
   /** The body; asking for it tells the client to send it. Only for requests that have one. */
   body(): Readable
+  /** Whether the client sends its body only when it is told to go on. */
+  readonly waitsToSend?: boolean
   /** Aborts when the client is gone. */
   readonly signal: AbortSignal
   /** Whose request it is, and what is shown to it. */

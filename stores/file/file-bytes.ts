@@ -7,6 +7,7 @@ import path from 'node:path'
 import { Readable } from 'node:stream'
 import { wallClock } from '../clock.ts'
 import {
+  type Adoption,
   type Appender,
   type ByteStore,
   type Now,
@@ -14,6 +15,7 @@ import {
   type UploadHead,
   type UploadRecord,
 } from '../contracts.ts'
+import { linkFrom } from './adoption.ts'
 import { checkFolder, createMark } from './create-mark.ts'
 import { type Durability, FileAppender, recordOf } from './file-appender.ts'
 import { FileConcatenation } from './file-concatenation.ts'
@@ -191,6 +193,13 @@ export class FileBytes implements ByteStore {
     return wasThere
   }
 
+  async linkFrom(upload: UploadRecord, source: UploadRecord): Promise<Adoption | undefined> {
+    const { id } = upload.head
+    const supersede = () => this.#writing.get(id)?.supersede()
+    const [durability, isOnNetwork] = [this.#durability, this.#isOnNetwork]
+    return linkFrom({ ...this.#files, supersede, durability, isOnNetwork }, upload, source)
+  }
+
   async read(record: UploadRecord, start: number, end: number): Promise<Readable> {
     if (end <= start) return Readable.from([])
     let handle: OpenFile | undefined
@@ -366,15 +375,16 @@ export class FileBytes implements ByteStore {
     return isSynced
   }
 
+  get #files() {
+    const [fileSystem, layout, claims] = [this.#fileSystem, this.layout, this.#claims]
+    return { fileSystem, layout, claims, writer: this.#writer, now: this.#now }
+  }
+
   #removal(): Removal {
     return new Removal({
-      fileSystem: this.#fileSystem,
-      layout: this.layout,
-      claims: this.#claims,
-      writer: this.#writer,
+      ...this.#files,
       isSynced: this.#durability !== 'none',
       isOnNetwork: this.#isOnNetwork,
-      now: this.#now,
     })
   }
 

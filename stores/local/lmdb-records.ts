@@ -7,7 +7,8 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Database, open, type RootDatabase } from 'lmdb'
-import { type RecordStore, StoreError, type UploadRecord, type Walk } from '../contracts.ts'
+import { type Digest, type RecordStore, StoreError, type UploadRecord, type Walk } from '../contracts.ts'
+import { digestEntriesOf, digestEntry } from '../digest-index.ts'
 import { damagedLmdb, examineLmdbFile } from './lmdb-file.ts'
 
 interface Entry {
@@ -22,6 +23,7 @@ interface Databases {
   readonly records: Database<Entry, string>
   readonly expiry: Database<true, IndexKey>
   readonly recent: Database<true, IndexKey>
+  readonly digests: Database<true, [entry: string, at: number, id: string]>
 }
 
 /** What LMDB needs for its 126 readers, and a little more. */
@@ -83,8 +85,10 @@ export class LmdbRecords implements RecordStore {
       const entry: Entry = expiresAt === undefined ? { record } : { record, expiresAt }
       behind(databases.records.put(id, entry))
       // Most puts only move the offset; the indexes stand as they are.
-      if (old?.record.head.createdAt === createdAt && old.expiresAt === expiresAt) return
+      const isHashed = record.mark.digest !== undefined || old?.record.mark.digest !== undefined
+      if (!isHashed && old?.record.head.createdAt === createdAt && old.expiresAt === expiresAt) return
       if (old !== undefined) removeIndexes(databases, id, old)
+      for (const entry of digestEntriesOf(record)) behind(databases.digests.put([entry, createdAt, id], true))
       behind(databases.recent.put([createdAt, id], true))
       if (expiresAt !== undefined) behind(databases.expiry.put([expiresAt, id], true))
     })
@@ -114,6 +118,14 @@ export class LmdbRecords implements RecordStore {
       const ids = Array.from(recent.getKeys({ reverse: true, limit }), ([, id]) => id)
       return ids.map((id) => records.get(id)?.record).filter((record) => record !== undefined)
     })
+  }
+
+  async withDigest(digest: Digest, limit: number, owner?: string): Promise<string[]> {
+    const entry = digestEntry(digest, owner)
+    const range = { start: [entry, Number.MAX_VALUE, ''], end: [entry, 0, ''] } as const
+    return this.#read(({ digests }) =>
+      Array.from(digests.getKeys({ ...range, reverse: true, limit } as never), ([, , id]) => id),
+    )
   }
 
   async *ids(): AsyncIterable<string> {
@@ -146,12 +158,13 @@ export class LmdbRecords implements RecordStore {
       // In its batches of a turn LMDB makes a promise that nobody gets: when a commit fails, on a full disk, its rejection
       // would end the process. Without them commits are grouped all the same.
       const eventTurnBatching = false
-      const root = open({ path: this.path, noSubdir: true, encoding: 'json', maxDbs: 3, eventTurnBatching })
+      const root = open({ path: this.path, noSubdir: true, encoding: 'json', maxDbs: 4, eventTurnBatching })
       return {
         root,
         records: root.openDB({ name: 'records', encoding: 'json' }),
         expiry: root.openDB({ name: 'expiry', encoding: 'json' }),
         recent: root.openDB({ name: 'recent', encoding: 'json' }),
+        digests: root.openDB({ name: 'digests', encoding: 'json' }),
       }
     } catch (error) {
       throw asStoreError(error, this.path)
@@ -198,7 +211,9 @@ function ignoreReason(error: unknown): void {
 }
 
 function removeIndexes(databases: Databases, id: string, old: Entry): void {
-  behind(databases.recent.remove([old.record.head.createdAt, id]))
+  const { createdAt } = old.record.head
+  behind(databases.recent.remove([createdAt, id]))
+  for (const entry of digestEntriesOf(old.record)) behind(databases.digests.remove([entry, createdAt, id]))
   if (old.expiresAt !== undefined) behind(databases.expiry.remove([old.expiresAt, id]))
 }
 
@@ -207,8 +222,8 @@ function isNewer(a: UploadRecord, b: UploadRecord): boolean {
   return a.mark.sequence > b.mark.sequence
 }
 
-function readAll({ records, expiry, recent }: Databases): void {
-  for (const database of [records, expiry, recent]) for (const _ of database.getRange());
+function readAll({ records, expiry, recent, digests }: Databases): void {
+  for (const database of [records, expiry, recent, digests]) for (const _ of database.getRange());
 }
 
 function asStoreError(error: unknown, path: string): StoreError {

@@ -35,6 +35,10 @@ export class Keys {
   get recent(): string {
     return `${this.prefix}index:recent`
   }
+  /** Sorted set: ids of finished uploads with one digest, of all or of one owner, by the time at which they were created. */
+  digest(entry: string): string {
+    return `${this.prefix}index:digest:${entry}`
+  }
   /** The last walk through all uploads: when it began, and the run id of Redis. */
   get walk(): string {
     return `${this.prefix}walk`

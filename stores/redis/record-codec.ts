@@ -2,6 +2,7 @@
  * How a record stands in Redis: as arguments of the scripts that put it, and as entries of the indexes.
  */
 import { StoreError, type UploadRecord } from '../contracts.ts'
+import { digestEntriesOf } from '../digest-index.ts'
 import type { RedisConnection } from './redis-connection.ts'
 import type { Script } from './scripts.ts'
 
@@ -43,12 +44,18 @@ export async function putWithHints(
 /** Sends the index entries of an upload. Never fails. */
 export async function putHints(
   connection: RedisConnection,
-  { head }: UploadRecord,
+  record: UploadRecord,
   expiresAt: number | undefined,
 ): Promise<void> {
+  const { head } = record
   const { recent } = connection.keys
+  const found = digestEntriesOf(record).map((entry) =>
+    connection
+      .run((redis) => redis.zadd(connection.keys.digest(entry), head.createdAt, head.id))
+      .catch(() => {}),
+  )
   const added = connection.run((redis) => redis.zadd(recent, head.createdAt, head.id)).catch(() => {})
-  await Promise.all([added, putExpiry(connection, head.id, expiresAt)])
+  await Promise.all([added, ...found, putExpiry(connection, head.id, expiresAt)])
 }
 
 async function putExpiry(

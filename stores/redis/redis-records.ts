@@ -4,7 +4,8 @@
  * One hash for each upload, put by compare-and-set on its mark; two sorted sets as indexes, which are hints. Redis may
  * lose all of it: the marks beside the bytes are the truth, and the walk of the uploads puts the copies back.
  */
-import type { RecordStore, UploadRecord, Walk } from '../contracts.ts'
+import { type Digest, type RecordStore, StoreError, type UploadRecord, type Walk } from '../contracts.ts'
+import { digestEntriesOf, digestEntry } from '../digest-index.ts'
 import { decodeRecord, putArgs, putWithHints } from './record-codec.ts'
 import type { RedisConnection } from './redis-connection.ts'
 import { scripts } from './scripts.ts'
@@ -41,13 +42,23 @@ export class RedisRecords implements RecordStore {
 
   async remove(id: string): Promise<void> {
     const { keys } = this.#connection
-    await this.#connection.batch(() =>
+    const [record] = await this.#connection.batch(() =>
       Promise.all([
+        // Before it is gone: it says where else it is named.
+        this.get(id).catch(unlessAway),
         this.#connection.run((redis) => redis.del(keys.record(id))),
         this.#connection.run((redis) => redis.zrem(keys.expiry, id)),
         this.#connection.run((redis) => redis.zrem(keys.recent, id)),
       ]),
     )
+    for (const entry of record ? digestEntriesOf(record) : [])
+      await this.#connection.run((redis) => redis.zrem(keys.digest(entry), id))
+  }
+
+  /** Entries may name uploads that are gone, or not be there: whoever looks finds out. */
+  async withDigest(digest: Digest, limit: number, owner?: string): Promise<string[]> {
+    const key = this.#connection.keys.digest(digestEntry(digest, owner))
+    return this.#connection.run((redis) => redis.zrevrange(key, 0, limit - 1))
   }
 
   async expiring(now: number, limit: number): Promise<string[]> {
@@ -100,4 +111,10 @@ export class RedisRecords implements RecordStore {
   async check(): Promise<void> {
     await this.#connection.runOnEach((redis) => redis.ping())
   }
+}
+
+/** What can not be read can be removed all the same. */
+function unlessAway(error: unknown): undefined {
+  if (error instanceof StoreError && error.code === 'damaged') return undefined
+  throw error
 }
