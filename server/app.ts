@@ -12,6 +12,8 @@ import fastify, {
   type FastifyServerOptions,
 } from 'fastify'
 import type { Logger } from 'pino'
+import type { Gate } from './access/gate.ts'
+import { accessRoutes } from './access/routes.ts'
 import type { Config } from './config.ts'
 import type { ErrorCode } from './errors.ts'
 import { answerClientErrors } from './host/client-errors.ts'
@@ -30,6 +32,8 @@ export interface AppParts {
   readonly config: Config
   readonly uploads: UploadRoom
   readonly logger: Logger
+  /** Who is let in; undefined where everybody is. */
+  readonly gate?: Gate | undefined
   /** What is shown to people at `/`. */
   readonly page?: FastifyPluginAsync
 }
@@ -45,7 +49,7 @@ const withoutSchemas = {
   compilersFactory: { buildValidator: () => () => () => true, buildSerializer: () => () => JSON.stringify },
 } as unknown as NonNullable<FastifyServerOptions['schemaController']>
 
-export function buildApp({ config, uploads, logger, page }: AppParts): FastifyInstance {
+export function buildApp({ config, uploads, logger, page, gate }: AppParts): FastifyInstance {
   const isUploadUrl = uploadUrlTest(config.basePath)
   const running = new RunningRequests()
   let draining = false
@@ -72,6 +76,7 @@ export function buildApp({ config, uploads, logger, page }: AppParts): FastifyIn
     if (isOurs) factsOf(request.raw).error = error
     return refuse(request.raw, reply, isOurs ? 'internal' : 'request-malformed')
   })
+  app.register(accessRoutes, { gate })
   app.register(health, { uploads, isDraining: () => draining })
   if (page) app.register(page)
 
@@ -85,7 +90,10 @@ export function buildApp({ config, uploads, logger, page }: AppParts): FastifyIn
     app.server.closeAllConnections()
     await closed
   })
-  app.addHook('onClose', () => uploads.close())
+  app.addHook('onClose', async () => {
+    await uploads.close()
+    await gate?.close?.()
+  })
   return app
 
   /** Fastify asks for one server per address; all that is said about requests here holds for each of them. */

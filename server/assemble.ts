@@ -1,6 +1,7 @@
 /** From settings to the room that receives uploads, and from what happens there to log lines. */
 import type { Logger } from 'pino'
 import proxyAddr from 'proxy-addr'
+import type { Gate } from './access/gate.ts'
 import type { Config } from './config.ts'
 import {
   type OpenUploadsOptions,
@@ -11,7 +12,7 @@ import {
 } from './open-uploads.ts'
 import { placeOf } from './place.ts'
 
-export function assemble(config: Config, logger: Logger, team?: Team): Promise<Uploads> {
+export function assemble(config: Config, logger: Logger, team?: Team, gate?: Gate): Promise<Uploads> {
   const { corsAllowOrigin: origins, redisUrl } = config
   const trusts = proxyAddr.compile([...config.trustedProxies])
   const options: OpenUploadsOptions = {
@@ -40,6 +41,7 @@ export function assemble(config: Config, logger: Logger, team?: Team): Promise<U
       redisKeyPrefix: config.redisKeyPrefix,
       leaseMs: config.leaseMs,
     }),
+    ...(gate && { gate }),
     describe: placeOf(config),
     report: (event) => log(logger, event),
   }

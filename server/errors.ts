@@ -3,6 +3,11 @@
  * Codes never change; callers branch on them. Sentences say what was wrong and what is wanted, and never a path.
  */
 export const errorTable = {
+  // Who asks
+  unauthorized: [401, 'sign in: send "Authorization: Bearer" with a token'],
+  forbidden: [403, 'this token may not do that'],
+  'type-refused': [415, 'files of this type are not accepted here'],
+
   // The request itself
   'version-missing': [
     412,
@@ -99,6 +104,8 @@ export class Refusal extends Error {
   readonly retryAfterS: number | undefined
   /** The upload that was created although the request was refused; its URL belongs into the answer. */
   readonly createdId: string | undefined
+  /** `WWW-Authenticate`: how to sign in, and what was wrong. */
+  readonly challenge: string | undefined
 
   constructor(
     code: ErrorCode,
@@ -107,6 +114,7 @@ export class Refusal extends Error {
       offset?: number
       retryAfterS?: number
       createdId?: string
+      challenge?: string
       cause?: unknown
     } = {},
   ) {
@@ -118,5 +126,6 @@ export class Refusal extends Error {
     this.offset = more.offset
     this.retryAfterS = more.retryAfterS
     this.createdId = more.createdId
+    this.challenge = more.challenge
   }
 }

@@ -4,6 +4,8 @@
  * process.env and exit. What is not needed for an answer in words is loaded only after the settings were found good.
  * With several workers it is started once more for each of them (server/workers/primary.ts).
  *
+ * With the name of a command as its first argument it does that one thing, and ends (server/commands).
+ *
  * Exit codes: 0 ended as asked; 1 could not start, failed, could not end in time, or a second signal; 2 wrong settings.
  */
 import cluster from 'node:cluster'
@@ -13,6 +15,8 @@ import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import type { Logger } from 'pino'
+import { isOpenToAll, openToAll } from './access/open-to-all.ts'
+import { type Command, commandOf } from './commands/index.ts'
 import { asksFor, type Config, loadConfig, SettingError } from './config.ts'
 import { checkFolder, listenError, removeStaleSocket, StartError, storeError } from './host/start-checks.ts'
 import { withoutSecrets } from './setting-kinds.ts'
@@ -32,6 +36,8 @@ try {
 }
 
 async function main(argv: readonly string[]): Promise<void> {
+  const command = link ? undefined : commandOf(argv)
+  if (command !== undefined) return runCommand(command, argv.slice(1))
   const question = asksFor(argv)
   if (question !== undefined) return answer(question)
 
@@ -40,19 +46,33 @@ async function main(argv: readonly string[]): Promise<void> {
   await (link === undefined && count > 1 ? leadWorkers(config, count) : serve(config))
 }
 
+async function runCommand(load: Command, argv: readonly string[]): Promise<void> {
+  const { run } = await load()
+  process.exitCode = await run(argv, {
+    env: process.env,
+    out: (text) => void process.stdout.write(text),
+    err: (text) => void process.stderr.write(text),
+  })
+}
+
 async function serve(config: Config): Promise<void> {
-  const [{ makeLogger }, { assemble }, { buildApp, closeWithin }] = await Promise.all([
-    import('./host/logger.ts'),
-    import('./assemble.ts'),
-    import('./app.ts'),
-  ])
+  const [{ makeLogger }, { assemble }, { buildApp, closeWithin }, { GateError, logGateEvent, openGate }] =
+    await Promise.all([
+      import('./host/logger.ts'),
+      import('./assemble.ts'),
+      import('./app.ts'),
+      import('./access/open-gate.ts'),
+    ])
   if (!link) await checkFolder(config)
   const logger = await makeLogger(config, process.stdout.isTTY, link?.number)
-  const uploads = await assemble(config, logger, link).catch((cause: unknown) => {
+  const gate = await openGate(config, (event) => logGateEvent(logger, event)).catch((cause: unknown) => {
+    throw cause instanceof GateError ? new StartError(cause.message, { cause }) : cause
+  })
+  const uploads = await assemble(config, logger, link, gate).catch((cause: unknown) => {
     throw storeError(config, cause)
   })
   const page = config.showPage ? await loadPage(config) : undefined
-  const app = buildApp({ config, uploads, logger, ...(page && { page }) })
+  const app = buildApp({ config, uploads, logger, gate, ...(page && { page }) })
   if (!link && config.unixSock !== undefined) await removeStaleSocket(config.unixSock)
   await listen(app, config).catch(async (error: unknown) => {
     await app.close()
@@ -154,9 +174,9 @@ async function loadPage(config: Config): Promise<FastifyPluginAsync> {
   // Beside the built server, or in dist/ while the sources run themselves.
   const isBuilt = import.meta.url.endsWith('.js')
   const root = fileURLToPath(new URL(isBuilt ? '../web' : '../dist/web', import.meta.url))
-  const { basePath: endpoint, maxSizeBytes, disableDownload, disableTermination } = config
+  const { basePath: endpoint, maxSizeBytes, disableDownload, disableTermination, auth } = config
   const maxSize = maxSizeBytes > 0 ? { maxSize: maxSizeBytes } : {}
-  const options = { root, endpoint, ...maxSize, disableDownload, disableTermination }
+  const options = { root, endpoint, ...maxSize, disableDownload, disableTermination, auth }
   return async (app) => void (await app.register(pages, options))
 }
 
@@ -177,6 +197,7 @@ function sayWhere(port: number | undefined, config: Config, logger: Logger, work
     { url: where, port, uploadDir, redis: shared, workers },
     `Tidemark listens on ${where}, keeps uploads in ${uploadDir}, ${coordination}`,
   )
+  if (isOpenToAll(config)) logger.warn({ auth: config.auth, host: config.host }, openToAll)
 }
 
 /** package.json is one folder up from the sources, two from what was built of them. */

@@ -37,6 +37,23 @@ export const optionalText = (takes: string): Kind<string | undefined> => ({
   parse: (value) => (value === '' ? undefined : value),
 })
 
+/** A text that nobody may see. */
+export const secretText: Kind<string | undefined> = {
+  takes: '<secret>',
+  secret: true,
+  parse: (value) => (value === '' ? undefined : value),
+}
+
+export const webUrl: Kind<string | undefined> = {
+  takes: '<url>',
+  parse(value) {
+    if (value === '') return undefined
+    if (!URL.canParse(value) || !/^https?:$/.test(new URL(value).protocol))
+      throw new BadValue('must be a URL that begins with https:// or http://')
+    return value
+  },
+}
+
 export const flag: Kind<boolean> = {
   takes: 'true|false',
   parse(value) {
@@ -173,7 +190,7 @@ export const basePath: Kind<string> = {
     if (!/^\/([A-Za-z0-9._~-]+\/)*$/.test(path) || /\/\.{1,2}\//.test(path)) {
       throw new BadValue('must be a path such as /files/, of letters, digits and . _ ~ -')
     }
-    const taken = ['/health/', '/assets/'].find((place) => path.startsWith(place))
+    const taken = ['/health/', '/assets/', '/access/'].find((place) => path.startsWith(place))
     if (taken) throw new BadValue(`must not be below ${taken}, which has its own use`)
     return path
   },

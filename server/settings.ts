@@ -4,6 +4,7 @@
  *
  * A flag that tusd has too bears tusd's name. Defaults are written as a user would write them, and parsed alike.
  */
+import { accessRules, accessSettings } from './access/settings.ts'
 import {
   addresses,
   basePath,
@@ -186,6 +187,8 @@ export const settings = {
       'start and once a day.',
   }),
 
+  ...accessSettings,
+
   networkTimeoutMs: define({
     group: pace,
     flag: 'network-timeout',
@@ -302,12 +305,14 @@ export interface Given {
   name(key: SettingKey): string
 }
 
-/** A rule is broken when its setting was given and `breaks` says so. Nothing that was asked for is silently ignored. */
-export const rules: readonly {
+export interface Rule {
   readonly setting: SettingKey
   readonly breaks: (given: Given) => boolean
   readonly says: (given: Given) => string
-}[] = [
+}
+
+/** A rule is broken when its setting was given and `breaks` says so. Nothing that was asked for is silently ignored. */
+export const rules: readonly Rule[] = [
   {
     setting: 'unixSock',
     breaks: ({ config, isGiven }) => config.unixSock !== undefined && (isGiven('port') || isGiven('host')),
@@ -338,4 +343,5 @@ export const rules: readonly {
     breaks: ({ config }) => config.redisUrl === undefined,
     says: ({ name }) => `has no effect without ${name('redisUrl')}`,
   },
+  ...accessRules,
 ]

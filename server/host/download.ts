@@ -8,7 +8,7 @@ import { Readable } from 'node:stream'
 import contentDisposition from 'content-disposition'
 import type { ByteStore, UploadRecord } from '../../stores/contracts.ts'
 import { formatReprDigest } from '../protocol/digest.ts'
-import { parseMetadata } from '../protocol/metadata.ts'
+import { declaredType, parseMetadata } from '../protocol/metadata.ts'
 import type { RequestHeaders } from '../protocol/tus.ts'
 import { httpDate, isRangeMeant, judge, type Validators } from './conditions.ts'
 import type { Reply } from './exchange.ts'
@@ -112,8 +112,8 @@ function validatorsOf({ head, mark }: UploadRecord, now: number): Validators {
 
 function describe({ head }: UploadRecord) {
   const metadata = parseMetadata(head.metadata ?? '') ?? {}
-  const declared = (metadata.filetype ?? metadata.type ?? metadata.contentType ?? '').toLowerCase()
-  const type = typePattern.test(declared) ? declared : 'application/octet-stream'
+  const declared = declaredType(head.metadata)
+  const type = declared && typePattern.test(declared) ? declared : 'application/octet-stream'
   const name = fileName(metadata.filename ?? metadata.name ?? '')
   const isInline = shownInline.has(type)
   return {

@@ -7,6 +7,7 @@ import { Readable } from 'node:stream'
 import type { ReadableStream } from 'node:stream/web'
 import type { ServerRequest } from 'srvx'
 import { NodeRequest } from 'srvx/node'
+import { authorizationOf } from '../access/bearer.ts'
 import type { Answer, RequestHeaders } from '../protocol/tus.ts'
 import { factsOf, type RequestFacts } from './request-facts.ts'
 
@@ -14,6 +15,8 @@ export interface Exchange {
   readonly method: string
   readonly url: string
   readonly headers: RequestHeaders
+  /** Every `Authorization` header; `headers` shows the first alone. */
+  readonly authorization: readonly string[]
   /** Known when the body has ended. */
   readonly trailers: RequestHeaders
   readonly isEncrypted: boolean
@@ -63,6 +66,10 @@ export class NodeExchange implements Exchange {
 
   get headers(): RequestHeaders {
     return this.#req.headers
+  }
+
+  get authorization(): readonly string[] {
+    return authorizationOf(this.#req.rawHeaders, this.#req.headers)
   }
 
   get trailers(): RequestHeaders {
@@ -129,6 +136,12 @@ export class WebExchange implements Exchange {
   get headers(): RequestHeaders {
     this.#headers ??= this.#readHeaders()
     return this.#headers
+  }
+
+  /** Several are one here, with a comma between them, which no token can have. */
+  get authorization(): readonly string[] {
+    const header = this.request.headers.get('authorization')
+    return header === null ? [] : [header]
   }
 
   get isEncrypted(): boolean {

@@ -20,6 +20,8 @@ export interface PagesOptions {
   disableDownload?: boolean
   /** DELETE is refused, so the page sends none for what is cancelled. */
   disableTermination?: boolean
+  /** How people sign in; the page asks for a token where they have to. */
+  auth?: 'none' | 'tokens' | 'jwt'
 }
 
 /**
@@ -96,13 +98,14 @@ function readIndex(root: string): string {
 
 function fillIn(
   html: string,
-  { endpoint, maxSize, disableDownload, disableTermination }: PagesOptions,
+  { endpoint, maxSize, disableDownload, disableTermination, auth = 'none' }: PagesOptions,
 ): string {
   const disabled = [...(disableDownload ? ['download'] : []), ...(disableTermination ? ['termination'] : [])]
   const contents = {
     'tidemark-endpoint': endpoint,
     'tidemark-max-size': maxSize === undefined ? '' : String(maxSize),
     'tidemark-disabled': disabled.join(' '),
+    'tidemark-auth': auth,
   }
   return Object.entries(contents).reduce((filled, [name, content]) => fillMeta(filled, name, content), html)
 }

@@ -33,7 +33,7 @@ export function refusalAnswer(
 }
 
 function corsHeaders(allowed: Config['corsAllowOrigin'], origin: string | undefined): Record<string, string> {
-  const expose = { 'Access-Control-Expose-Headers': 'Tus-Resumable, X-Request-ID' }
+  const expose = { 'Access-Control-Expose-Headers': 'Tus-Resumable, WWW-Authenticate, X-Request-ID' }
   if (allowed === '*') return { 'Access-Control-Allow-Origin': '*', ...expose }
   if (origin === undefined || !allowed.test(origin)) return { Vary: 'Origin' }
   return { 'Access-Control-Allow-Origin': origin, Vary: 'Origin', ...expose }

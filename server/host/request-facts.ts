@@ -12,6 +12,10 @@ export interface RequestFacts {
   remoteAddress: string | undefined
   /** The client holds its body back until it is told to go on (`Expect: 100-continue`). */
   expectsContinue: boolean
+  /** Who asks, where that is known. */
+  owner?: string
+  /** Names the token that was shown; never the token. */
+  tokenId?: string
   uploadId?: string
   /** The code of a refusal, from the table of errors. */
   code?: string

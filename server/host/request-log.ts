@@ -19,6 +19,8 @@ export function logWhenClosed(req: IncomingMessage, res: ServerResponse, logger:
       status,
       durationMs: Math.round((performance.now() - startedAt) * 10) / 10,
       ...(res.writableFinished || facts.status !== undefined ? {} : { aborted: true }),
+      owner: facts.owner,
+      tokenId: facts.tokenId,
       uploadId: facts.uploadId,
       bytesReceived: facts.bytesReceived,
       offset: facts.offset,

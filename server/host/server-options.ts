@@ -2,6 +2,7 @@
 import type { ServerOptions } from '@tus/server'
 import type { DataStore } from '@tus/utils'
 import type { ByteStore, Now, RecordStore } from '../../stores/contracts.ts'
+import type { Gate } from '../access/gate.ts'
 import type { EngineSettings } from '../uploads/engine.ts'
 import type { EngineEvent } from '../uploads/hold.ts'
 import type { InstantScope } from '../uploads/instant.ts'
@@ -49,6 +50,11 @@ export interface TidemarkServerOptions
   readonly onUploadEvent?: (event: ToldEvent) => Promise<void> | void
   /** Whose `X-Forwarded-*` count, when `respectForwardedHeaders` is set. Default: everybody's. */
   readonly trustsProxy?: (address: string) => boolean
+  /**
+   * Who may upload, and what: asked when a request begins, and again before it finishes an upload. What one owner creates
+   * is absent for all others. Default: everybody may do everything.
+   */
+  readonly gate?: Gate | undefined
   /** Told of what an operator should know. */
   readonly report?: (event: ServerEvent) => void
 }

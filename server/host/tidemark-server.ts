@@ -6,6 +6,7 @@ import http, { type IncomingMessage, type ServerResponse } from 'node:http'
 import { Server } from '@tus/server'
 import { StoreError, type UploadRecord } from '../../stores/contracts.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
+import { Admission } from '../access/admission.ts'
 import { Refusal } from '../errors.ts'
 import { corsHeaders } from '../protocol/cors.ts'
 import { formatReprDigest } from '../protocol/digest.ts'
@@ -147,6 +148,7 @@ export class TidemarkServer extends Server {
     const route = method === 'GET' && this.handlers.GET.paths.get(pathOf(exchange.url))
     try {
       if (route) return { is: 'response', response: await route(exchange.request) }
+      const admission = await this.#admit(exchange, method)
       await this.start()
       const target = this.#urls.targetOf(exchange)
       if (target.is === 'upload') exchange.facts.uploadId = target.id
@@ -154,15 +156,29 @@ export class TidemarkServer extends Server {
       const trailers = () => exchange.trailers
       const idOfUrl = (url: string) => this.#urls.idOf(url)
       const command = parseTus({ method, target, headers, trailers, idOfUrl }, this.#abilities)
-      return await this.#run(command, exchange)
+      return await this.#run(command, exchange, admission)
     } catch (error) {
       return { is: 'answer', ...(await this.#answerError(error, exchange, method)) }
     }
   }
 
-  async #run(command: Command, exchange: Exchange): Promise<Reply> {
+  /** Who asks; undefined where nobody is asked, as in preflights, which browsers send without a token. */
+  async #admit(exchange: Exchange, method: string): Promise<Admission | undefined> {
+    const { gate, now = Date.now } = this.#options
+    if (gate === undefined || method === 'OPTIONS') return undefined
+    const { url, headers, authorization, facts } = exchange
+    const admission = await Admission.of(gate, { method, url, headers, authorization }, now)
+    facts.owner = admission.identity.owner
+    if (admission.identity.tokenId !== undefined) facts.tokenId = admission.identity.tokenId
+    return admission
+  }
+
+  async #run(command: Command, exchange: Exchange, admission: Admission | undefined): Promise<Reply> {
     const urlOf = (id: string) => this.#urls.locationOf(id, exchange)
     const request = new HookedRequest(exchange, this.#options, this.#events, urlOf)
+    if (admission) request.admit(admission)
+    const unallowed = admission?.refuse(command)
+    if (unallowed) throw unallowed
     if ('id' in command) await request.incoming(command.id)
     const refusal = refuseUnable(command, this.engine.bytes, this.#options)
     if (refusal) throw asAsked(command, refusal)

@@ -8,6 +8,7 @@ import type { ServerOptions } from '@tus/server'
 import { EVENTS } from '@tus/utils'
 import type { Locker, UploadEvent, UploadHead, UploadRecord } from '../../stores/contracts.ts'
 import { uploadOf } from '../../stores/file/file-store.ts'
+import type { Admission } from '../access/admission.ts'
 import { formatMetadata, type Metadata, parseMetadata } from '../protocol/metadata.ts'
 import type { Answer } from '../protocol/tus.ts'
 import { newRecord } from '../uploads/rules.ts'
@@ -44,12 +45,19 @@ export class HookedRequest implements UploadRequest {
   locker: Locker | undefined
   /** Set as soon as it is known; until then nobody was asked. */
   asker: Asker = anybody
+  #admission: Admission | undefined
 
   constructor(exchange: Exchange, options: HookOptions, events: Events, urlOf: (id: string) => string) {
     this.#exchange = exchange
     this.#options = options
     this.#events = events
     this.#urlOf = urlOf
+  }
+
+  /** The request was let in as somebody. */
+  admit(admission: Admission): void {
+    this.#admission = admission
+    this.asker = admission.asker
   }
 
   body() {
@@ -83,7 +91,8 @@ export class HookedRequest implements UploadRequest {
   async maxBytes(id: string | null): Promise<number> {
     const { maxSize = 0 } = this.#options
     const bytes = typeof maxSize === 'function' ? await maxSize(this.#exchange.request, id) : maxSize
-    return bytes > 0 ? bytes : Number.POSITIVE_INFINITY
+    const ofServer = bytes > 0 ? bytes : Number.POSITIVE_INFINITY
+    return this.#admission?.maxBytes(ofServer) ?? ofServer
   }
 
   async incoming(id: string): Promise<void> {
@@ -95,7 +104,8 @@ export class HookedRequest implements UploadRequest {
     await this.incoming(id)
   }
 
-  async beforeCreate(head: UploadHead, length: number | undefined): Promise<UploadHead> {
+  async beforeCreate(draft: UploadHead, length: number | undefined): Promise<UploadHead> {
+    const head = this.#admission?.limit(draft) ?? draft
     await this.incoming(head.id)
     const { onUploadCreate } = this.#options
     if (!onUploadCreate) return head
@@ -110,7 +120,13 @@ export class HookedRequest implements UploadRequest {
   /** @tus/server asks nobody then. */
   async beforeTerminate(): Promise<void> {}
 
-  async reauthorize(): Promise<void> {}
+  mayGoOn(): boolean {
+    return this.#admission?.mayGoOn() ?? true
+  }
+
+  async reauthorize(): Promise<void> {
+    await this.#admission?.again()
+  }
 
   /** Whether the upload was finished by this request. */
   hasFinished = false

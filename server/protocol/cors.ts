@@ -53,6 +53,7 @@ const answerHeaders = [
   'Upload-Metadata',
   'Upload-Offset',
   'Want-Repr-Digest',
+  'WWW-Authenticate',
   'X-Request-ID',
 ]
 

@@ -18,6 +18,13 @@ export function parseMetadata(header: string): Metadata | undefined {
   return metadata
 }
 
+/** The media type that metadata declares, in lower case and without parameters; undefined when it declares none. */
+export function declaredType(header: string | undefined): string | undefined {
+  const { filetype, type, contentType } = parseMetadata(header ?? '') ?? {}
+  const declared = filetype ?? type ?? contentType
+  return declared?.replace(/;.*/s, '').trim().toLowerCase() || undefined
+}
+
 /** The header for metadata that somebody here made or changed; values that are still as they were sent stay so, bit for bit. */
 export function formatMetadata(metadata: Metadata, asSent = ''): string {
   const sent = new Map(pairsOf(asSent).map(([key, value]) => [key, value]))

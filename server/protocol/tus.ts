@@ -143,6 +143,9 @@ function renderRefusal(refusal: Refusal, headers: Record<string, string>): Answe
   if (refusal.status === 412) headers['Tus-Version'] = tusVersion
   if (refusal.status === 405)
     headers.Allow = refusal.code === 'termination-unsupported' ? methods.replace(', DELETE', '') : methods
+  // RFC 9110, 11.6.1: never a 401 without it.
+  const challenge = refusal.challenge ?? (refusal.status === 401 ? 'Bearer realm="Tidemark"' : undefined)
+  if (challenge !== undefined) headers['WWW-Authenticate'] = challenge
   if (refusal.offset !== undefined) headers['Upload-Offset'] = String(refusal.offset)
   if (refusal.retryAfterS !== undefined) headers['Retry-After'] = String(refusal.retryAfterS)
   return { status: refusal.status, headers, body: `${refusal.message}\n` }

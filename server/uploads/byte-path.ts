@@ -17,7 +17,7 @@ const smallBlockBytes = 16 * 1024
 const checkpointBytes = 8 * 1024 * 1024
 const checkpointMs = 1000
 
-export type StopReason = 'displaced' | 'drain' | 'lease-lost'
+export type StopReason = 'displaced' | 'drain' | 'lease-lost' | 'unauthorized'
 
 /**
  * How a body ended, and `offset`, the end of the contiguous prefix that was written.

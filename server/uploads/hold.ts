@@ -44,7 +44,7 @@ export interface FillPlan {
  * a checksum that did not end as `complete`.
  */
 export interface Filled {
-  readonly why: 'complete' | 'overflow' | 'client-gone' | 'idle' | 'displaced' | 'drain'
+  readonly why: 'complete' | 'overflow' | 'client-gone' | 'idle' | 'displaced' | 'drain' | 'unauthorized'
   readonly record: UploadRecord
 }
 
@@ -136,9 +136,10 @@ export class UploadHold {
       return this.#filled(ended, this.#record)
     }
     const digest = await this.#verifyWhole(appender, plan.length)
-    // Asked to stop over it, which leaves the mark where it was.
-    if (digest === 'unknown')
+    if (digest === 'unknown') {
+      this.#record = await this.#keepAllButLast(appender, plan.length)
       return this.#filled({ why: 'stopped', reason: this.#stop!, offset: plan.offset }, appender.record)
+    }
     this.#record = await this.#finish(appender, plan.length, digest, request)
     return this.#filled(ended, this.#record)
   }
@@ -251,6 +252,7 @@ export class UploadHold {
     if (offset === plan.length || !lock.isHeld()) return
     const record = await appender.commit({ offset, ...lengthOf(plan) })
     request.received(record)
+    if (request.mayGoOn?.() === false) this.#stopWith('unauthorized')
     const { records, settings } = this.#context
     const at = expiresAt(record, settings.expiry)
     if (lock.checkpoint) lock.checkpoint(record, at)
@@ -287,16 +289,36 @@ export class UploadHold {
     length: number,
     digest: Digest | undefined,
     request: UploadRequest,
-    seal = () => appender.finish(length, digest),
+    seal?: () => Promise<UploadRecord>,
   ): Promise<UploadRecord> {
     const { record } = appender
     const mark = { ...record.mark, offset: length, length, ...(digest && { digest }) }
     const whole = { ...record, mark }
-    await request.reauthorize()
+    // What is adopted was never written here.
+    if (seal) await request.reauthorize()
+    else await this.#reauthorize(appender, whole, request)
     // Of parts nobody is told: what was uploaded is their final.
     if (!isPart(record.head)) await request.beforeFinish(whole)
     if (!this.#lock!.isHeld()) throw new StoreError('superseded', 'the lock was lost before the finish')
-    return this.#context.teller.finishing(whole, seal)
+    return this.#context.teller.finishing(whole, seal ?? (() => appender.finish(length, digest)))
+  }
+
+  /** Who may not finish the upload any more leaves its last byte to be sent again. */
+  async #reauthorize(appender: Appender, { mark }: UploadRecord, request: UploadRequest): Promise<void> {
+    try {
+      await request.reauthorize()
+    } catch (error) {
+      if (this.#lock!.isHeld()) this.#record = await this.#keepAllButLast(appender, mark.offset)
+      throw error
+    }
+  }
+
+  /** The mark is at the end of what is finished, and nowhere else. */
+  async #keepAllButLast(appender: Appender, length: number): Promise<UploadRecord> {
+    const { record } = appender
+    return length - 1 > record.mark.offset
+      ? appender.commit({ offset: length - 1, length, last: true })
+      : record
   }
 
   #stopWith(reason: StopReason): void {

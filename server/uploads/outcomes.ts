@@ -43,6 +43,16 @@ export function answerOf(filled: Filled, as: 'created' | 'appended', expiry: Exp
     case 'displaced':
       if (as === 'created' || isFinished) return answer
       return { is: 'refused', refusal: new Refusal('displaced', { offset: record.mark.offset }) }
+    case 'unauthorized':
+      if (as === 'created' || isFinished) return answer
+      return {
+        is: 'refused',
+        refusal: new Refusal('unauthorized', {
+          offset: record.mark.offset,
+          detail: 'this token is not good any more; what came is kept, go on with another one',
+          challenge: 'Bearer realm="Tidemark", error="invalid_token"',
+        }),
+      }
     case 'complete':
     case 'drain':
       return answer

@@ -52,6 +52,8 @@ export interface UploadRequest {
   readonly mayTerminateFinished: boolean
   /** Asked before a termination, under the lock; its errors keep the upload. */
   beforeTerminate(record: UploadRecord): Promise<void>
+  /** Asked while a body runs, about once a second: whether it may go on. Answers at once. Default: yes. */
+  mayGoOn?(): boolean
   /** Asked once more, when all bytes of an upload are stored, whether this request may finish it; fails when not. */
   reauthorize(): Promise<void>
   /** Asked when all bytes are stored, before the upload is finished; its errors keep the upload unfinished. */

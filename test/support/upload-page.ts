@@ -38,7 +38,12 @@ export type UploadPage = {
 }
 
 /** Opens the page at `url` and waits until it is ready. */
-export async function openUploadPage(url: string, options: BrowserOptions): Promise<UploadPage> {
+export async function openUploadPage(
+  url: string,
+  options: BrowserOptions,
+  /** What has to be done before the page is ready: to sign in. */
+  prepare: (page: Page) => Promise<void> = async () => undefined,
+): Promise<UploadPage> {
   const { context, close, kill } = await launchChromium(options)
   const page = context.pages()[0] ?? (await context.newPage())
   const faults: string[] = []
@@ -69,6 +74,7 @@ export async function openUploadPage(url: string, options: BrowserOptions): Prom
   const ready = () => page.locator('#dashboard .uppy-Dashboard--isInnerWrapVisible').waitFor()
 
   await page.goto(url)
+  await prepare(page)
   await ready()
   return {
     page,

@@ -9,16 +9,17 @@ import type { Body, Meta, UppyFile } from '@uppy/core'
 import type Tus from '@uppy/tus'
 import { defaultOptions } from 'tus-js-client'
 import { isPassing, retryDelaysMs } from './patience.ts'
+import type { SignIn } from './sign-in.ts'
 
 type PageFile = UppyFile<Meta, Body>
 
 /** Asks until it is answered, as long as this page is open; what is left then, the server lets expire. */
 export type DeleteUpload = (url: string) => void
 
-export function uploadDeleter({ canDelete }: { canDelete: boolean }): DeleteUpload {
+export function uploadDeleter({ canDelete }: { canDelete: boolean }, signIn: SignIn): DeleteUpload {
   return (url) => {
     void forgetUrl(url)
-    if (canDelete) void untilAnswered(url)
+    if (canDelete) void untilAnswered(url, signIn)
   }
 }
 
@@ -39,13 +40,15 @@ export function deleteCancelled(uppy: Uppy<Meta, Body>, deleteUpload: DeleteUplo
   })
 }
 
-async function untilAnswered(url: string): Promise<void> {
+async function untilAnswered(url: string, signIn: SignIn): Promise<void> {
   for (const delayMs of retryDelaysMs) {
     await new Promise((resolve) => setTimeout(resolve, delayMs))
-    const answer = await fetch(url, { method: 'DELETE', headers: { 'Tus-Resumable': '1.0.0' } }).catch(
-      () => undefined,
-    )
-    if (answer !== undefined && !isPassing(answer.status)) return
+    const headers = { 'Tus-Resumable': '1.0.0', ...signIn.headers }
+    const answer = await fetch(url, { method: 'DELETE', headers }).catch(() => undefined)
+    if (answer === undefined || isPassing(answer.status)) continue
+    signIn.answered(answer.status)
+    // Who signs in again may want it gone, too.
+    if (answer.status !== 401) return
   }
 }
 

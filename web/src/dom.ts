@@ -31,12 +31,19 @@ export function formatSize(sizeBytes: number): string {
   return `${step === 0 || value >= 100 ? Math.round(value) : Number(value.toFixed(1))} ${units[step]}`
 }
 
+let ownerOfLists = ''
+
+/** From now on lists are those of one owner: who signs in later in the same browser sees their own. */
+export function keepListsOf(owner: string): void {
+  ownerOfLists = `:${owner}`
+}
+
 /** A list in localStorage. A browser that refuses storage, or lost it, means an empty list, not a broken page. */
 export function storedList<T>(key: string, isItem: (value: unknown) => value is T) {
   return {
     read(): T[] {
       try {
-        const items: unknown = JSON.parse(localStorage.getItem(key) ?? '[]')
+        const items: unknown = JSON.parse(localStorage.getItem(key + ownerOfLists) ?? '[]')
         return Array.isArray(items) ? items.filter(isItem) : []
       } catch {
         return []
@@ -44,7 +51,7 @@ export function storedList<T>(key: string, isItem: (value: unknown) => value is 
     },
     write(items: T[]): void {
       try {
-        localStorage.setItem(key, JSON.stringify(items))
+        localStorage.setItem(key + ownerOfLists, JSON.stringify(items))
       } catch {
         // Full or switched off: the list then lasts as long as the page.
       }

@@ -2,7 +2,9 @@
  * The links to finished uploads, newest first. They are kept in this browser alone: whoever has a link has the
  * file, so nobody else is told. Where the server serves no downloads, the list has names only.
  */
+
 import { announce, byId, formatSize, isRecord, make, storedList } from './dom.ts'
+import type { SignedDownloads } from './signed-downloads.ts'
 
 export interface FinishedUpload {
   name: string
@@ -14,19 +16,24 @@ const keptAtMost = 200
 const stored = storedList<FinishedUpload>('tidemark:finished', isFinishedUpload)
 
 export class FinishedList {
-  #uploads = stored.read()
+  #uploads: FinishedUpload[] = []
   readonly #list = byId('finished-list')
   readonly #clear = byId<HTMLButtonElement>('finished-clear')
   readonly #row: (upload: FinishedUpload) => HTMLElement
 
-  constructor({ canDownload }: { canDownload: boolean }) {
-    this.#row = canDownload ? linkRow : nameRow
+  constructor({ canDownload, downloads }: { canDownload: boolean; downloads: SignedDownloads | null }) {
+    this.#row = !canDownload
+      ? nameRow
+      : downloads === null
+        ? linkRow
+        : (upload) => signedRow(upload, downloads)
     if (!canDownload) {
       byId('finished-empty').textContent = 'Your finished uploads will be listed here, in this browser.'
     }
   }
 
   start(): void {
+    this.#uploads = stored.read()
     this.#clear.addEventListener('click', () => {
       this.#keep([])
       announce('The list of finished uploads was cleared')
@@ -79,6 +86,18 @@ function linkRow(upload: FinishedUpload): HTMLElement {
     }, 2000)
   })
   return row(upload, link, copy)
+}
+
+/** The link itself lets nobody in, so there is nothing to copy; a click asks for one that does. */
+function signedRow(upload: FinishedUpload, downloads: SignedDownloads): HTMLElement {
+  const { name, url } = upload
+  const link = make('a', { href: url, class: 'row-name' }, name)
+  const problem = make('span', { class: 'problem', hidden: '' }, 'Not now')
+  link.addEventListener('click', async (event) => {
+    event.preventDefault()
+    problem.hidden = await downloads.begin(url, name)
+  })
+  return row(upload, link, problem)
 }
 
 function nameRow(upload: FinishedUpload): HTMLElement {

@@ -7,22 +7,34 @@ import { ConnectionBanner } from './connection.ts'
 import { uploadDeleter } from './deletion.ts'
 import { FinishedList } from './finished-list.ts'
 import { readSettings } from './settings.ts'
+import { type Account, SignIn } from './sign-in.ts'
+import { SignedDownloads } from './signed-downloads.ts'
 import { takeTabSlot } from './tab-slot.ts'
 import { startUploader } from './uploader.ts'
 import { WaitingList } from './waiting-list.ts'
 
 const settings = readSettings()
-const finished = new FinishedList(settings)
+const signIn = new SignIn(settings)
+const account = await signIn.start()
+const downloads = account === null ? null : new SignedDownloads(signIn)
+const finished = new FinishedList({ canDownload: settings.canDownload && mayRead(account), downloads })
 finished.start()
 
 const tabSlot = await takeTabSlot()
-const deleteUpload = uploadDeleter(settings)
+const deleteUpload = uploadDeleter(settings, signIn)
 const waiting = new WaitingList((files) => {
   for (const file of files) addFile(file)
 }, deleteUpload)
 const banner = new ConnectionBanner()
-const uppy = startUploader(settings, { tabSlot, banner, finished, waiting, deleteUpload })
+const uppy = startUploader(settings, {
+  ...{ tabSlot, banner, finished, waiting, deleteUpload, signIn, account },
+})
+signIn.onAgain(() => void uppy.retryAll())
 waiting.start()
+
+function mayRead(account: Account | null): boolean {
+  return account === null || account.scopes.includes('read')
+}
 
 function addFile(file: File): void {
   try {

@@ -7,6 +7,8 @@ export interface PageSettings {
   canDownload: boolean
   /** Whether a cancelled upload may be deleted on the server. */
   canDelete: boolean
+  /** Whether the server asks who uploads. */
+  needsToken: boolean
 }
 
 export function readSettings(): PageSettings {
@@ -17,6 +19,7 @@ export function readSettings(): PageSettings {
     maxSizeBytes: maxSizeBytes > 0 ? maxSizeBytes : null,
     canDownload: !disabled.includes('download'),
     canDelete: !disabled.includes('termination'),
+    needsToken: !['', 'none'].includes(metaContent('tidemark-auth')),
   }
 }
 

@@ -12,6 +12,7 @@ import { formatSize } from './dom.ts'
 import type { FinishedList } from './finished-list.ts'
 import { isPassing, retryDelaysMs } from './patience.ts'
 import type { PageSettings } from './settings.ts'
+import type { Account, SignIn } from './sign-in.ts'
 import { StallWatch } from './stall-watch.ts'
 import { strings } from './strings.ts'
 import type { WaitingList } from './waiting-list.ts'
@@ -34,12 +35,17 @@ export interface UploaderParts {
   finished: FinishedList
   waiting: WaitingList
   deleteUpload: DeleteUpload
+  signIn: SignIn
+  account: Account | null
 }
 
 export function startUploader(settings: PageSettings, parts: UploaderParts): PageUppy {
+  const { account } = parts
+  const maxFileSize = smaller(settings.maxSizeBytes, account?.maxBytes ?? null)
   const uppy: PageUppy = new Uppy({
-    id: `tidemark-${parts.tabSlot}`,
-    restrictions: { maxFileSize: settings.maxSizeBytes },
+    // What the browser keeps of an owner's files waits for that owner.
+    id: account === null ? `tidemark-${parts.tabSlot}` : `tidemark-${parts.tabSlot}-${inHex(account.owner)}`,
+    restrictions: { maxFileSize, allowedFileTypes: account?.types ?? null },
     onBeforeFileAdded: withoutEmptyMeta,
   })
   uppy.use(Dashboard, {
@@ -51,11 +57,11 @@ export function startUploader(settings: PageSettings, parts: UploaderParts): Pag
     fileManagerSelectionType: 'both',
     singleFileFullScreen: false,
     proudlyDisplayPoweredByUppy: false,
-    note: settings.maxSizeBytes === null ? null : `Up to ${formatSize(settings.maxSizeBytes)} per file`,
+    note: noteOf(maxFileSize, account?.types ?? null),
     locale: { strings },
   })
   const stalls = watchForStalls(uppy, parts.banner)
-  uppy.use(Tus, tusOptions(settings, parts.banner, stalls))
+  uppy.use(Tus, tusOptions(settings, parts, stalls))
   uppy.use(GoldenRetriever, {
     expires: 7 * dayMs,
     indexedDB: keptFiles,
@@ -66,6 +72,20 @@ export function startUploader(settings: PageSettings, parts: UploaderParts): Pag
   quietenWhenIdle(uppy, parts.banner)
   sayWhyItFailed(uppy)
   return uppy
+}
+
+function smaller(one: number | null, other: number | null): number | null {
+  if (one === null || other === null) return one ?? other
+  return Math.min(one, other)
+}
+
+function inHex(text: string): string {
+  return [...new TextEncoder().encode(text)].map((byte) => byte.toString(16).padStart(2, '0')).join('')
+}
+
+function noteOf(maxFileSize: number | null, types: string[] | null): string | null {
+  const size = maxFileSize === null ? [] : [`Up to ${formatSize(maxFileSize)} per file`]
+  return [...size, ...(types === null ? [] : [`only ${types.join(', ')}`])].join('; ') || null
 }
 
 /** Uppy would send fields without a value as the words `null` and `undefined`. */
@@ -79,7 +99,14 @@ function withoutEmptyMeta(file: PageFile): PageFile {
 /** An answer that means "not now", in a place where the client would take it for "never". */
 class NotNow extends Error {}
 
-function tusOptions({ endpoint }: PageSettings, banner: ConnectionBanner, stalls: StallWatch) {
+/** The server does not take the token any more. */
+class SignedOut extends Error {}
+
+function tusOptions(
+  { endpoint }: PageSettings,
+  { banner, signIn }: Pick<UploaderParts, 'banner' | 'signIn'>,
+  stalls: StallWatch,
+) {
   return {
     endpoint,
     limit: uploadsAtOnce,
@@ -87,12 +114,16 @@ function tusOptions({ endpoint }: PageSettings, banner: ConnectionBanner, stalls
     storeFingerprintForResuming: true,
     removeFingerprintOnSuccess: true,
     allowedMetaFields: true,
-    onBeforeRequest(_request, file) {
+    onBeforeRequest(request, file) {
       stalls.moved(file.id)
+      for (const [name, value] of Object.entries(signIn.headers)) request.setHeader(name, value)
     },
     onAfterResponse(request, response) {
       const status = response.getStatus()
       if (!isPassing(status)) banner.answered(request.getURL())
+      signIn.answered(status)
+      // It would forget the upload, where people only have to sign in again.
+      if (request.getMethod() === 'HEAD' && (status === 401 || status === 403)) throw new SignedOut()
       // tus-js-client forgets an upload whose HEAD fails, also when only a proxy in front is without its server.
       // An error thrown here counts as a lost connection: the same HEAD is tried again.
       if (request.getMethod() === 'HEAD' && (status >= 500 || status === 429)) throw new NotNow()
@@ -100,6 +131,7 @@ function tusOptions({ endpoint }: PageSettings, banner: ConnectionBanner, stalls
     onShouldRetry(error, retryAttempt, _options, decide) {
       const status = error.originalResponse?.getStatus() ?? 0
       // Full is not "not now": people must hear of it, and can press Retry once there is room.
+      if (error.causingError instanceof SignedOut) return false
       const willRetry = status !== 507 && decide(error)
       const isBusy = error.causingError instanceof NotNow || status !== 0
       // A first 409 or 423 is the usual way of an upload that changes hands, and over in a moment.
