@@ -299,7 +299,7 @@ export const variableOf = (flagName: string): string =>
   `TIDEMARK_${flagName.toUpperCase().replaceAll('-', '_')}`
 
 /** What a rule looks at: the values, whether the user gave a setting, and how a setting is named to this user. */
-export interface Given {
+interface Given {
   readonly config: Config
   isGiven(key: SettingKey): boolean
   name(key: SettingKey): string

@@ -7,7 +7,7 @@ import { type AccessRequest, type Gate, outOfScope, realm } from './gate.ts'
 import { type Identity, may, type Scope } from './identity.ts'
 
 /** What a gate is shown of a plain request of Fastify. */
-export function accessRequestOf({ raw }: FastifyRequest): AccessRequest {
+function accessRequestOf({ raw }: FastifyRequest): AccessRequest {
   return {
     method: raw.method ?? 'GET',
     url: raw.url ?? '/',

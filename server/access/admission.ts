@@ -54,9 +54,14 @@ export class Admission {
   }
 
   /** The head of a new upload within the limits of who makes it, or the refusal. Parts have no type of their own. */
-  limit(head: UploadHead): UploadHead {
-    const { types, expireAfterMs } = this.identity.limits ?? {}
+  limit(head: UploadHead, length: number | undefined): UploadHead {
+    const { types, expireAfterMs, maxBytes } = this.identity.limits ?? {}
     const isPart = head.concat !== undefined && head.parts === undefined
+    // It is made behind everybody's back, when all parts are there and nobody asks for whom.
+    if (maxBytes !== undefined && head.parts !== undefined && length === undefined)
+      throw new Refusal('too-large', {
+        detail: `say the length of every part first: this token makes uploads of ${maxBytes} bytes at most`,
+      })
     if (types !== undefined && !isPart) {
       const declared = declaredType(head.metadata)
       if (declared === undefined || !isTypeAllowed(declared, types)) throw typeRefused(declared, types)

@@ -17,7 +17,7 @@ import { BadValue } from '../setting-kinds.ts'
 
 type Key = CryptoKey | KeyObject
 /** Finds the key for a token by its header; fails with an error of jose when there is none, or with `KeysAway`. */
-export type FindKey = (header: JWSHeaderParameters, token: FlattenedJWSInput) => Promise<Key> | Key
+type FindKey = (header: JWSHeaderParameters, token: FlattenedJWSInput) => Promise<Key> | Key
 
 export interface JwtKeys {
   readonly algorithms: readonly string[]

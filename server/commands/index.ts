@@ -10,7 +10,7 @@ export interface Terminal {
   err(text: string): void
 }
 
-export interface CommandModule {
+interface CommandModule {
   /** 0 done; 1 failed; 2 wrong arguments. */
   run(argv: readonly string[], terminal: Terminal): Promise<number>
 }

@@ -32,6 +32,18 @@ export function expiryOf({
   return { afterMs: datastore.hasExtension('expiration') ? datastore.getExpiration() : 0, mode: 'absolute' }
 }
 
+/** A plain store has no place for owners: nobody would find again what they uploaded. */
+export function checkGate({
+  datastore,
+  gate,
+}: {
+  datastore: DataStore & { readonly byteStore?: ByteStore }
+  gate?: unknown
+}): void {
+  if (gate !== undefined && datastore.byteStore === undefined)
+    throw new TypeError('the option gate needs a store of Tidemark; others keep no owners of uploads')
+}
+
 /** What is announced: what the store can do, less what is switched off. */
 export function abilitiesOf(
   { extensions, concatenation, keepsDigests }: ByteStore,

@@ -7,6 +7,7 @@ import { Server } from '@tus/server'
 import { StoreError, type UploadRecord } from '../../stores/contracts.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
 import { Admission } from '../access/admission.ts'
+import type { Gate } from '../access/gate.ts'
 import { Refusal } from '../errors.ts'
 import { corsHeaders } from '../protocol/cors.ts'
 import { formatReprDigest } from '../protocol/digest.ts'
@@ -17,7 +18,7 @@ import { UploadEngine } from '../uploads/engine.ts'
 import { isPart } from '../uploads/kin.ts'
 import { type Progress, progressOf } from '../uploads/progress.ts'
 import { Sweeper } from '../uploads/sweeper.ts'
-import { abilitiesOf, byteStoreOf, expiryOf, refuseUnable } from './abilities.ts'
+import { abilitiesOf, byteStoreOf, checkGate, expiryOf, refuseUnable } from './abilities.ts'
 import { audiencesOf } from './audiences.ts'
 import { download, validatorHeaders } from './download.ts'
 import { type Exchange, NodeExchange, type Reply, toWebResponse, WebExchange } from './exchange.ts'
@@ -43,6 +44,7 @@ export class TidemarkServer extends Server {
     this.#lockers = new Lockers(locker, {
       onUnlockFailed: (id, error) => options.report?.({ is: 'unlock-failed', id, error }),
     })
+    checkGate(options)
     const bytes = byteStoreOf(options.datastore)
     this.engine = new UploadEngine({
       bytes,
@@ -148,7 +150,9 @@ export class TidemarkServer extends Server {
     const route = method === 'GET' && this.handlers.GET.paths.get(pathOf(exchange.url))
     try {
       if (route) return { is: 'response', response: await route(exchange.request) }
-      const admission = await this.#admit(exchange, method)
+      const { gate } = this.#options
+      // In preflights nobody is asked: browsers send them without a token.
+      const admission = gate && method !== 'OPTIONS' ? await this.#admit(gate, exchange, method) : undefined
       await this.start()
       const target = this.#urls.targetOf(exchange)
       if (target.is === 'upload') exchange.facts.uploadId = target.id
@@ -162,10 +166,8 @@ export class TidemarkServer extends Server {
     }
   }
 
-  /** Who asks; undefined where nobody is asked, as in preflights, which browsers send without a token. */
-  async #admit(exchange: Exchange, method: string): Promise<Admission | undefined> {
-    const { gate, now = Date.now } = this.#options
-    if (gate === undefined || method === 'OPTIONS') return undefined
+  async #admit(gate: Gate, exchange: Exchange, method: string): Promise<Admission> {
+    const { now = Date.now } = this.#options
     const { url, headers, authorization, facts } = exchange
     const admission = await Admission.of(gate, { method, url, headers, authorization }, now)
     facts.owner = admission.identity.owner

@@ -105,7 +105,7 @@ export class HookedRequest implements UploadRequest {
   }
 
   async beforeCreate(draft: UploadHead, length: number | undefined): Promise<UploadHead> {
-    const head = this.#admission?.limit(draft) ?? draft
+    const head = this.#admission?.limit(draft, length) ?? draft
     await this.incoming(head.id)
     const { onUploadCreate } = this.#options
     if (!onUploadCreate) return head
@@ -124,8 +124,8 @@ export class HookedRequest implements UploadRequest {
     return this.#admission?.mayGoOn() ?? true
   }
 
-  async reauthorize(): Promise<void> {
-    await this.#admission?.again()
+  reauthorize(): Promise<void> | undefined {
+    return this.#admission?.again()
   }
 
   /** Whether the upload was finished by this request. */

@@ -294,9 +294,9 @@ export class UploadHold {
     const { record } = appender
     const mark = { ...record.mark, offset: length, length, ...(digest && { digest }) }
     const whole = { ...record, mark }
+    const asked = request.reauthorize()
     // What is adopted was never written here.
-    if (seal) await request.reauthorize()
-    else await this.#reauthorize(appender, whole, request)
+    if (asked) await (seal ? asked : this.#letFinish(asked, appender, whole))
     // Of parts nobody is told: what was uploaded is their final.
     if (!isPart(record.head)) await request.beforeFinish(whole)
     if (!this.#lock!.isHeld()) throw new StoreError('superseded', 'the lock was lost before the finish')
@@ -304,11 +304,13 @@ export class UploadHold {
   }
 
   /** Who may not finish the upload any more leaves its last byte to be sent again. */
-  async #reauthorize(appender: Appender, { mark }: UploadRecord, request: UploadRequest): Promise<void> {
+  async #letFinish(asked: Promise<void>, appender: Appender, { mark }: UploadRecord): Promise<void> {
     try {
-      await request.reauthorize()
+      await asked
     } catch (error) {
-      if (this.#lock!.isHeld()) this.#record = await this.#keepAllButLast(appender, mark.offset)
+      // Whatever becomes of it, the answer is the refusal.
+      if (this.#lock!.isHeld())
+        this.#record = await this.#keepAllButLast(appender, mark.offset).catch(() => undefined)
       throw error
     }
   }

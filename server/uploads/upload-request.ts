@@ -54,8 +54,8 @@ export interface UploadRequest {
   beforeTerminate(record: UploadRecord): Promise<void>
   /** Asked while a body runs, about once a second: whether it may go on. Answers at once. Default: yes. */
   mayGoOn?(): boolean
-  /** Asked once more, when all bytes of an upload are stored, whether this request may finish it; fails when not. */
-  reauthorize(): Promise<void>
+  /** Asked once more, when all bytes of an upload are stored, whether this request may finish it; fails when not. Undefined: nobody is asked. */
+  reauthorize(): Promise<void> | undefined
   /** Asked when all bytes are stored, before the upload is finished; its errors keep the upload unfinished. */
   beforeFinish(record: UploadRecord): Promise<void>
   /** Told while a body runs. */

@@ -68,6 +68,7 @@ export class DataStoreAppender implements Appender {
       this.#committed = offset
       // While the store is writing only it can say how far it is, and for a progress report it need not be able to.
       if (this.#run && !last) return this.#ask().catch(() => this.#record)
+      if (last) this.#keepBack(this.#next - offset)
       await this.#end()
       if (total !== undefined && total !== this.#mark.length) await this.#declare(total)
       return this.#record
@@ -160,6 +161,14 @@ export class DataStoreAppender implements Appender {
       })
     const run: Run = { feed, stored }
     return run
+  }
+
+  /** What is not to count is not given to the store, as far as it was held back. */
+  #keepBack(bytes: number): void {
+    const held = this.#held
+    if (held === undefined || bytes <= 0 || bytes > held.length) return
+    this.#held = bytes === held.length ? undefined : held.subarray(0, held.length - bytes)
+    this.#next -= bytes
   }
 
   /** Lets the store have all that came, waits for it, and sets the mark to what it says. */

@@ -6,7 +6,7 @@ import { expect, it } from 'vitest'
 import { JwtGate, type JwtGateOptions } from '../../server/access/jwt-gate.ts'
 import { publicKeys, secretKeys } from '../../server/access/jwt-keys.ts'
 import { isToken, makeToken, parseTokens } from '../../server/access/tokens.ts'
-import { bytesAt, bytesType, type Headers, type Site, startSite } from '../protocol/exchange.ts'
+import { bytesAt, bytesType, type Headers, pathOf, type Site, startSite } from '../protocol/exchange.ts'
 import { as, claims, part, signedWith, signer, startTokenSite } from './support.ts'
 
 const secret = 'a secret of this test, long enough to be one'
@@ -359,6 +359,23 @@ it('lets a token lower the largest size, the types and the life of what it creat
   expect(livesMs(await made(images, 3, typed('image/png')))).toBeLessThanOrEqual(60_000)
   expect(livesMs(await made(large, 3))).toBeLessThanOrEqual(3_600_000)
   expect(livesMs(await made(large, 3))).toBeGreaterThan(3_500_000)
+})
+
+it('does not let parts become more together than their token may make', async () => {
+  const { site, file } = await startTokenSite()
+  const small = await file.add({ owner: 'ann', maxSize: 4 })
+  const part = async (size: Headers) =>
+    pathOf(await site.send('POST', '/files', as(small, { 'Upload-Concat': 'partial', ...size })))
+  const final = (...parts: string[]) =>
+    site.send('POST', '/files', as(small, { 'Upload-Concat': `final;${parts.join(' ')}` }))
+  const [two, three, unknown] = [
+    await part({ 'Upload-Length': 2 }),
+    await part({ 'Upload-Length': 3 }),
+    await part({ 'Upload-Defer-Length': 1 }),
+  ]
+  expect((await final(two, two)).status).toBe(201)
+  expect((await final(two, three)).status).toBe(413)
+  expect((await final(two, unknown)).status, 'it could become anything').toBe(413)
 })
 
 it('lets nothing into the folder that was refused', async () => {

@@ -1,9 +1,12 @@
 // A token that is taken back, or ends, while its request runs: the bytes are kept, the upload is not finished by it.
 import { writeFile } from 'node:fs/promises'
+import { FileStore as TusFileStore } from '@tus/file-store'
 import { expect, it } from 'vitest'
 import type { Gate } from '../../server/access/gate.ts'
 import { unauthorized } from '../../server/access/gate.ts'
+import { TidemarkServer } from '../../server/host/tidemark-server.ts'
 import { bytesAt, bytesType, startSite } from '../protocol/exchange.ts'
+import { temporaryFolder } from '../support/folder.ts'
 import { as, startTokenSite } from './support.ts'
 
 it('does not let a token finish an upload that was revoked while its bytes came', async () => {
@@ -135,4 +138,11 @@ it('asks a gate of the application, and takes what it throws for what it is', as
   }
   expect((await site.send('POST', '/files', { 'Upload-Length': 3 })).status).toBe(500)
   expect(await site.shown(url), 'a question is never told that the upload is lost').toBe('423')
+})
+
+it('is not put in front of a store that keeps no owners', async () => {
+  const datastore = new TusFileStore({ directory: await temporaryFolder() })
+  const gate: Gate = { identify: () => ({ owner: 'ann' }) }
+  expect(() => new TidemarkServer({ path: '/files', datastore, gate })).toThrow('needs a store of Tidemark')
+  expect(() => new TidemarkServer({ path: '/files', datastore })).not.toThrow()
 })

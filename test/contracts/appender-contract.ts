@@ -61,6 +61,22 @@ export function describeAppender(
       expect((await buffer(await other.read(record, 0, whole.length))).equals(whole)).toBe(true)
     })
 
+    it('a last `commit` may leave out the last byte that was written; it is written again', async () => {
+      const short = await store.create(headOf('short'), 4)
+      await short.write([Buffer.from('ab'), Buffer.from('cX')], 0)
+      expect((await short.commit({ offset: 3, length: 4, last: true })).mark).toMatchObject({
+        offset: 3,
+        state: 'open',
+      })
+      await short.close()
+      expect((await other.look('short'))!.mark).toMatchObject({ offset: 3, state: 'open' })
+      const again = (await other.open('short'))!
+      await again.write([Buffer.from('d')], 3)
+      const record = await again.finish(4)
+      await again.close()
+      expect(String(await buffer(await other.read(record, 0, 4)))).toBe('abcd')
+    })
+
     promised(exceptions, 'read-back')(
       '`read` gives bytes that were written, also those that do not count yet',
       async () => {

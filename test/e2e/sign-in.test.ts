@@ -87,7 +87,7 @@ it('asks again when a token is revoked in the middle, and goes on where it stopp
   wire.bytesPerSecond = 20 * MiB
   await seen.start()
   await eventually(() => expect(wire.sentBytes).toBeGreaterThan(12 * MiB))
-  wire.bytesPerSecond = MiB
+  wire.bytesPerSecond = 4 * MiB
   await file.revoke(ann)
   await seen.page.locator('#sign-in').waitFor()
   expect(await seen.page.locator('#sign-in-message').textContent()).toContain('goes on where it stopped')

@@ -66,8 +66,10 @@ it('asks once more before it finishes, and keeps the upload open when the answer
   await expect(append(engine, open, 0, 'four', as(ann, 'four', { reauthorize }))).rejects.toThrow(
     'signed out',
   )
-  expect(await engine.offset(open, as(ann))).toMatchObject({ record: { mark: { state: 'open' } } })
-  await append(engine, open, 0, 'four', as(ann, 'four'))
+  // At its last byte it would be finished.
+  const kept = { state: 'open', offset: 3 }
+  expect(await engine.offset(open, as(ann))).toMatchObject({ record: { mark: kept } })
+  await append(engine, open, 3, 'r', as(ann, 'r'))
   expect(await engine.offset(open, as(ann))).toMatchObject({ record: { mark: { state: 'finished' } } })
 })
 
