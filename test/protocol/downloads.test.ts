@@ -3,6 +3,8 @@
 
 import { expect, it } from 'vitest'
 import { mostRanges } from '../../server/host/ranges.ts'
+import { FileStore } from '../../stores/file/file-store.ts'
+import { temporaryFolder } from '../support/folder.ts'
 import { type Headers, type Site, startSite } from './exchange.ts'
 
 const content = '0123456789'
@@ -156,7 +158,8 @@ for (const [name, headers, status] of conditions)
 
 it('row 74: If-Range with its date -> the range, once the second of the date is over', async () => {
   let now = Date.now()
-  const site = await startSite({ now: () => now })
+  const datastore = new FileStore({ directory: await temporaryFolder(), durability: 'none', now: () => now })
+  const site = await startSite({ now: () => now, datastore })
   const url = await site.createFinished(content)
   const modified = (await site.send('GET', url)).headers['last-modified']
   const ranged = { Range: 'bytes=1-2', 'If-Range': modified }
