@@ -170,7 +170,7 @@ export class UploadEngine implements HoldContext {
       ...(command.digest && { digest: command.digest }),
     }
     const head = await request.beforeCreate(draft, command.length)
-    const source = await this.#instant.find(head, command.length)
+    const source = this.#instant.mayBeFound(head) ? await this.#instant.find(head, command.length) : undefined
     let isAdopted = false
     const outcome = await this.#holding(head.id, request, async (hold) => {
       hold.take(await this.teller.creating(head, command.length, this.bytes))

@@ -135,7 +135,7 @@ export class UploadHold {
       this.#record = await appender.commit({ offset: ended.offset, ...lengthOf(plan), last: true })
       return this.#filled(ended, this.#record)
     }
-    const digest = await this.#verifyWhole(appender, plan.length)
+    const digest = this.#whole && (await this.#verifyWhole(this.#whole, appender, plan.length))
     if (digest === 'unknown') {
       this.#record = await this.#keepAllButLast(appender, plan.length)
       return this.#filled({ why: 'stopped', reason: this.#stop!, offset: plan.offset }, appender.record)
@@ -165,7 +165,7 @@ export class UploadHold {
     clearTimeout(this.#stopTimer)
     const whole = this.#whole
     this.#whole = undefined
-    await whole?.stop()
+    if (whole) await whole.stop()
     await this.#appender?.close()
     if (whole) this.#context.hashes.keep(whole, this.kept)
   }
@@ -272,10 +272,13 @@ export class UploadHold {
   }
 
   /** What all bytes hash to, where that is wished. What was declared as something else fails for good. */
-  async #verifyWhole(appender: Appender, length: number): Promise<Digest | 'unknown' | undefined> {
-    if (this.#whole === undefined) return undefined
+  async #verifyWhole(
+    whole: WholeHash,
+    appender: Appender,
+    length: number,
+  ): Promise<Digest | 'unknown' | undefined> {
     const isStopped = () => this.#stop !== undefined || !this.#lock!.isHeld()
-    const digest = await this.#whole.digest(length, isStopped)
+    const digest = await whole.digest(length, isStopped)
     if (!this.#lock!.isHeld()) throw new StoreError('superseded', 'the lock was lost before the finish')
     if (digest === undefined) return 'unknown'
     const declared = appender.record.head.digest

@@ -34,13 +34,20 @@ export class InstantUploads {
     this.#parts = parts
   }
 
+  /** Whether it is worth looking. */
+  mayBeFound({ digest, owner, ...head }: UploadHead): boolean {
+    const { bytes, records, settings } = this.#parts
+    const { instantUpload: scope = 'off' } = settings
+    if (scope === 'off' || (scope === 'owner' && owner === undefined)) return false
+    return bytes.linkFrom !== undefined && records !== undefined && digest !== undefined && !isPart(head)
+  }
+
   /** A finished upload that has the bytes which a new one shall have. */
   async find(head: UploadHead, length: number | undefined): Promise<UploadRecord | undefined> {
     const { bytes, records, settings, report } = this.#parts
-    const { instantUpload: scope = 'off' } = settings
+    const { instantUpload: scope } = settings
     const { digest, owner } = head
-    if (scope === 'off' || (scope === 'owner' && owner === undefined)) return undefined
-    if (!bytes.linkFrom || !records || !digest || length === undefined || isPart(head)) return undefined
+    if (!records || !digest || length === undefined) return undefined
     try {
       const ids = await records.withDigest(digest, lookedAt, scope === 'owner' ? owner : undefined)
       for (const id of ids) {
