@@ -36,6 +36,8 @@ export interface AppParts {
   readonly gate?: Gate | undefined
   /** What is shown to people at `/`. */
   readonly page?: FastifyPluginAsync
+  /** Lists and progress. */
+  readonly uploadsApi?: FastifyPluginAsync | undefined
 }
 
 /** Metadata and concatenations travel in headers; Node's own limit is 16 KiB. */
@@ -49,7 +51,7 @@ const withoutSchemas = {
   compilersFactory: { buildValidator: () => () => () => true, buildSerializer: () => () => JSON.stringify },
 } as unknown as NonNullable<FastifyServerOptions['schemaController']>
 
-export function buildApp({ config, uploads, logger, page, gate }: AppParts): FastifyInstance {
+export function buildApp({ config, uploads, logger, page, uploadsApi, gate }: AppParts): FastifyInstance {
   const isUploadUrl = uploadUrlTest(config.basePath)
   const running = new RunningRequests()
   let draining = false
@@ -79,6 +81,7 @@ export function buildApp({ config, uploads, logger, page, gate }: AppParts): Fas
   app.register(accessRoutes, { gate })
   app.register(health, { uploads, isDraining: () => draining })
   if (page) app.register(page)
+  if (uploadsApi) app.register(uploadsApi)
 
   // First no new connections, then an end to what runs, then the rooms: Fastify calls onClose after preClose is done.
   app.addHook('preClose', async () => {

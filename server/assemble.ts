@@ -3,6 +3,7 @@ import type { Logger } from 'pino'
 import proxyAddr from 'proxy-addr'
 import type { Gate } from './access/gate.ts'
 import type { Config } from './config.ts'
+import { hooksOf } from './hooks/hook-settings.ts'
 import {
   type OpenUploadsOptions,
   openUploads,
@@ -41,6 +42,7 @@ export function assemble(config: Config, logger: Logger, team?: Team, gate?: Gat
       redisKeyPrefix: config.redisKeyPrefix,
       leaseMs: config.leaseMs,
     }),
+    ...hooksOf(config),
     ...(gate && { gate }),
     describe: placeOf(config),
     report: (event) => log(logger, event),
@@ -57,6 +59,10 @@ const lines = {
   'assembly-failed': ['error', 'a final upload could not be made of its parts; it is tried again'],
   'sweep-failed': ['error', 'a sweep failed'],
   'telling-failed': ['warn', 'somebody could not be told of an event; it is told again'],
+  undelivered: ['error', 'an event could not be delivered and was set aside; see tidemark events'],
+  'hook-called': ['trace', 'a hook is asked, or told'],
+  'hook-failed': ['warn', 'a hook failed'],
+  'hook-said': ['info', 'the program of a hook wrote to standard error'],
   'outbox-failed': ['error', 'the notes of what is to be told could not be used; it is tried again'],
   'listener-failed': ['error', 'a listener failed'],
   'unlock-failed': ['error', 'a lock could not be given back'],

@@ -82,6 +82,22 @@ export const errorTable = {
   'download-disabled': [403, 'downloads are switched off here'],
   'finished-termination-disabled': [403, 'a finished upload can not be terminated here'],
 
+  // What hooks say, where they do not say it in their own words
+  'access-rejected': [403, 'this request was refused by the backend of this server'],
+  'upload-rejected': [400, 'the upload was refused by the backend of this server'],
+  'finish-rejected': [400, 'the upload was not accepted by the backend of this server; its bytes are kept'],
+  'termination-rejected': [400, 'the backend of this server does not let this upload be terminated'],
+  'upload-stopped': [400, 'the upload was stopped, and removed, by the backend of this server'],
+  'hook-failed': [500, 'the backend of this server could not be asked; try again'],
+
+  // Lists and progress
+  'query-invalid': [400, 'this can not be asked; docs/counting.md says what can'],
+  'owner-needed': [
+    403,
+    'lists show the uploads of whoever asks, and who asks has none; name the uploads by ?id=',
+  ],
+  'lists-away': [503, 'lists can not be told right now; try again'],
+
   // Passing conditions
   displaced: [423, 'another request wants this upload; ask with HEAD and go on from there'],
   locked: [423, 'this upload is in use by another request; try again'],

@@ -15,11 +15,14 @@ import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import type { Logger } from 'pino'
+import type { Gate } from './access/gate.ts'
 import { isOpenToAll, openToAll } from './access/open-to-all.ts'
 import { type Command, commandOf } from './commands/index.ts'
 import { asksFor, type Config, loadConfig, SettingError } from './config.ts'
 import { checkFolder, listenError, removeStaleSocket, StartError, storeError } from './host/start-checks.ts'
+import type { Uploads } from './open-uploads.ts'
 import { withoutSecrets } from './setting-kinds.ts'
+import { hasUploadsApi } from './settings.ts'
 import type { WorkerLink } from './workers/worker-link.ts'
 
 const link = await linkToPrimary()
@@ -72,7 +75,8 @@ async function serve(config: Config): Promise<void> {
     throw storeError(config, cause)
   })
   const page = config.showPage ? await loadPage(config) : undefined
-  const app = buildApp({ config, uploads, logger, gate, ...(page && { page }) })
+  const uploadsApi = await loadUploadsApi(config, uploads, gate)
+  const app = buildApp({ config, uploads, logger, gate, uploadsApi, ...(page && { page }) })
   if (!link && config.unixSock !== undefined) await removeStaleSocket(config.unixSock)
   await listen(app, config).catch(async (error: unknown) => {
     await app.close()
@@ -176,8 +180,29 @@ async function loadPage(config: Config): Promise<FastifyPluginAsync> {
   const root = fileURLToPath(new URL(isBuilt ? '../web' : '../dist/web', import.meta.url))
   const { basePath: endpoint, maxSizeBytes, disableDownload, disableTermination, auth } = config
   const maxSize = maxSizeBytes > 0 ? { maxSize: maxSizeBytes } : {}
-  const options = { root, endpoint, ...maxSize, disableDownload, disableTermination, auth }
+  const disableProgress = !hasUploadsApi(config)
+  const options = { root, endpoint, ...maxSize, disableDownload, disableTermination, disableProgress, auth }
   return async (app) => void (await app.register(pages, options))
+}
+
+async function loadUploadsApi(
+  config: Config,
+  uploads: Uploads,
+  gate: Gate | undefined,
+): Promise<FastifyPluginAsync | undefined> {
+  if (!hasUploadsApi(config)) return undefined
+  const [{ uploadsApi, corsHeaders }, { whoAsksBy }] = await Promise.all([
+    import('./host/uploads-api.ts'),
+    import('./access/who-asks.ts'),
+  ])
+  const { corsAllowOrigin } = config
+  const options = {
+    uploads,
+    ...(gate && { whoAsks: whoAsksBy(gate) }),
+    withoutLists: config.uploadsApi === 'named',
+    corsHeaders: (origin: string | undefined) => corsHeaders(corsAllowOrigin, origin),
+  }
+  return async (app) => void (await app.register(uploadsApi, options))
 }
 
 /** Undefined for a UNIX socket. */

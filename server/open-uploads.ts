@@ -6,13 +6,16 @@ import { bootClock, steadyClock, wallClock } from '../stores/clock.ts'
 import { LockError, type Locker, type Now, type RecordStore } from '../stores/contracts.ts'
 import type { Durability } from '../stores/file/file-appender.ts'
 import { FileStore } from '../stores/file/file-store.ts'
+import type { RecordFeed } from '../stores/record-feed.ts'
 import type { RedisEvent } from '../stores/redis/redis-connection.ts'
 import type { RedisFailure } from '../stores/redis/redis-failure.ts'
 import type { ServerEvent, TidemarkServerOptions } from './host/server-options.ts'
 import { TidemarkServer } from './host/tidemark-server.ts'
 import type { UploadRoom } from './host/upload-room.ts'
 import { ownFolder } from './place.ts'
+import { Counting } from './uploads/counting.ts'
 import { Sweeper } from './uploads/sweeper.ts'
+import { Watching } from './uploads/watching.ts'
 
 export interface OpenUploadsOptions
   extends Omit<TidemarkServerOptions, 'datastore' | 'locker' | 'records' | 'report' | 'now'> {
@@ -35,6 +38,10 @@ export type UploadsEvent = ServerEvent | { readonly is: 'redis'; readonly event:
 
 export interface Uploads extends UploadRoom {
   readonly server: TidemarkServer
+  /** How far uploads are, */
+  readonly counting: Counting
+  /** and what happens to them; ends when the room is drained. */
+  readonly watching: Watching
 }
 
 /** What decides who may write, and its end. */
@@ -54,6 +61,8 @@ interface Coordination {
 /** What a worker is given by its primary, which has the folder and keeps the locks. */
 export interface Team {
   readonly locker: Locker
+  /** What the workers tell each other of records. */
+  readonly feed: RecordFeed
   /** Whether this worker sweeps; one of them is enough. */
   readonly sweeps: boolean
   /** Fails when the primary does not live any more; else gives its time. */
@@ -80,16 +89,28 @@ export async function openUploads(options: OpenUploadsOptions, team?: Team): Pro
     await coordination.close()
     throw error
   }
+  const counting = new Counting({
+    bytes: server.engine.bytes,
+    records,
+    now,
+    expiry: server.engine.settings.expiry,
+  })
+  const watching = new Watching({ counting, records, now })
   coordination.onLoss((lost) => (lost === 'some' ? sweeper.walkSoon() : sweeper.sweepSoon()))
   if (coordination.sweeps) sweeper.start()
   return {
     server,
+    counting,
+    watching,
     handle: (req, res) => server.handle(req, res),
     checkReady: async () => {
       if (server.engine.isDraining) throw new Error('the server is being stopped')
       await records.check()
     },
-    drain: () => server.drain(),
+    drain: () => {
+      watching.close()
+      return server.drain()
+    },
     close: async () => {
       await sweeper.close()
       await server.close()
@@ -143,7 +164,7 @@ async function coordinateInTeam(options: OpenUploadsOptions, team: Team): Promis
   })
   return {
     locker: team.locker,
-    records: new LmdbRecords({ directory: own, isExamined: true }),
+    records: new LmdbRecords({ directory: own, isExamined: true, feed: team.feed }),
     isShared: false,
     sweeps: team.sweeps,
     now: steadyClock(wallClock, bootClock(), now),

@@ -4,14 +4,18 @@
  */
 import type { FastifyInstance } from 'fastify'
 import fastifyPlugin from 'fastify-plugin'
+import { whoAsksBy } from './access/who-asks.ts'
 import { factsOf } from './host/request-facts.ts'
 import type { TidemarkServer } from './host/tidemark-server.ts'
 import { isBelow, tusMount } from './host/tus-mount.ts'
+import { type UploadsApiOptions, uploadsApi } from './host/uploads-api.ts'
 import { type OpenUploadsOptions, openUploads } from './open-uploads.ts'
 
 export interface TidemarkOptions extends Omit<OpenUploadsOptions, 'path'> {
   /** Where uploads are created and live. Default `/files`. */
   readonly path?: string
+  /** Lists and progress, at `/uploads`. Default: none. */
+  readonly uploadsApi?: Omit<UploadsApiOptions, 'uploads'>
 }
 
 declare module 'fastify' {
@@ -22,9 +26,11 @@ declare module 'fastify' {
 }
 
 export const tidemark = fastifyPlugin<TidemarkOptions>(
-  async (app: FastifyInstance, { path = '/files', ...options }) => {
+  async (app: FastifyInstance, { path = '/files', uploadsApi: api, ...options }) => {
     const uploads = await openUploads({ ...options, path })
     app.decorate('tidemark', uploads.server)
+    const { gate } = options
+    if (api) await app.register(uploadsApi, { ...(gate && { whoAsks: whoAsksBy(gate) }), ...api, uploads })
     const owns = isBelow(path)
     await app.register(tusMount, { room: uploads, owns })
     // Node would tell every client to go on; a refused upload would then be sent in full first.

@@ -263,7 +263,7 @@ export function withoutSecrets(url: string): string {
   return parseRedisUrl(url).shown
 }
 
-function splitList(value: string): string[] {
+export function splitList(value: string): string[] {
   const list = value.split(',').map((item) => item.trim())
   if (list.includes('')) throw new BadValue('must be a comma-separated list without empty places')
   return list

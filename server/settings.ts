@@ -4,7 +4,9 @@
  *
  * A flag that tusd has too bears tusd's name. Defaults are written as a user would write them, and parsed alike.
  */
+
 import { accessRules, accessSettings } from './access/settings.ts'
+import { hookRules, hookSettings } from './hooks/hook-settings.ts'
 import {
   addresses,
   basePath,
@@ -271,6 +273,17 @@ export const settings = {
     default: 'true',
     sentence: 'Serve the upload page at /.',
   }),
+  uploadsApi: define({
+    group: pages,
+    flag: 'uploads-api',
+    kind: oneOf('off', 'named', 'owner'),
+    default: 'owner',
+    sentence:
+      'What /uploads tells of progress: nothing; of uploads that are named by their ids; or lists too, to the owner of ' +
+      'the uploads and to those who may see all. Where nobody is asked who they are there are no lists.',
+  }),
+
+  ...hookSettings,
 
   logLevel: define({
     group: logging,
@@ -288,6 +301,13 @@ export const settings = {
   }),
 } as const
 
+/** Uploads go first where they could be meant. */
+const hasRoomForUploadsApi = (basePath: string): boolean => basePath !== '/' && basePath !== '/uploads/'
+
+export function hasUploadsApi({ uploadsApi, basePath }: Pick<Config, 'uploadsApi' | 'basePath'>): boolean {
+  return uploadsApi !== 'off' && hasRoomForUploadsApi(basePath)
+}
+
 type Settings = typeof settings
 export type SettingKey = keyof Settings
 type ValueOf<S> = S extends Setting<infer T> ? T : never
@@ -299,7 +319,7 @@ export const variableOf = (flagName: string): string =>
   `TIDEMARK_${flagName.toUpperCase().replaceAll('-', '_')}`
 
 /** What a rule looks at: the values, whether the user gave a setting, and how a setting is named to this user. */
-interface Given {
+export interface Given {
   readonly config: Config
   isGiven(key: SettingKey): boolean
   name(key: SettingKey): string
@@ -313,6 +333,7 @@ export interface Rule {
 
 /** A rule is broken when its setting was given and `breaks` says so. Nothing that was asked for is silently ignored. */
 export const rules: readonly Rule[] = [
+  ...hookRules,
   {
     setting: 'unixSock',
     breaks: ({ config, isGiven }) => config.unixSock !== undefined && (isGiven('port') || isGiven('host')),
@@ -327,6 +348,11 @@ export const rules: readonly Rule[] = [
     setting: 'basePath',
     breaks: ({ config }) => config.basePath === '/' && config.showPage,
     says: () => 'can not be / while the upload page is served there; add --show-page=false',
+  },
+  {
+    setting: 'uploadsApi',
+    breaks: ({ config }) => config.uploadsApi !== 'off' && !hasRoomForUploadsApi(config.basePath),
+    says: ({ name }) => `has no effect while ${name('basePath')} has that place; set it to off`,
   },
   {
     setting: 'expireMode',

@@ -36,6 +36,8 @@ export interface UploadHead {
   readonly owner?: string
   /** What the client says that the upload hashes to. It is never finished with anything else. */
   readonly digest?: Digest
+  /** Where the bytes are to be found too once the upload is finished, relative to the folder of the uploads. */
+  readonly storagePath?: string
   /** An unfinished upload lives no longer than this, whatever is the rule for others. */
   readonly expireAfterMs?: number
 }
@@ -218,6 +220,15 @@ export interface Appender {
 
 export type EventKind = 'created' | 'finished' | 'terminated'
 
+/** What is known of a request beside its bytes. */
+export interface RequestSummary {
+  readonly method: string
+  readonly uri: string
+  /** Address and port that it came from; empty where nobody knows. */
+  readonly remoteAddress: string
+  readonly headers: Readonly<Record<string, string | readonly string[]>>
+}
+
 /** What happened to an upload. `record` shows it as it was then; before a removal, for `terminated`. */
 export interface UploadEvent {
   /** The same however often this is told, by whichever server: 32 hexadecimal digits. */
@@ -226,6 +237,8 @@ export interface UploadEvent {
   /** Milliseconds since the epoch. */
   readonly at: number
   readonly record: UploadRecord
+  /** The request that made it true, without its secrets; only where somebody is told of it. */
+  readonly request?: RequestSummary | undefined
 }
 
 /** An event that somebody is still to be told of. */
@@ -241,6 +254,8 @@ export interface Note {
   readonly failures: number
   /** Whether it is known to be true; else the mark of the upload says so. */
   readonly isTrue: boolean
+  /** Since when telling it fails. Milliseconds since the epoch. */
+  readonly since?: number
 }
 
 /**
@@ -263,6 +278,8 @@ export interface Outbox {
   remove(eventId: string): Promise<void>
   /** The ids of all events that are noted. */
   list(): Promise<string[]>
+  /** Keeps what could not be told where nobody tries to any more, until somebody asks for it. */
+  setAside(note: Note): Promise<void>
 }
 
 // -------------------------------------------------------------------------------------------------------- records
@@ -274,7 +291,10 @@ export interface Outbox {
  * - `put` never replaces a newer copy: the higher (generation, sequence) stays.
  * - `remove` takes the record and all its index entries; removing what is not there is no error.
  * - `lastWalk` answers what the last `noteWalk` said, on every server, or undefined when that was lost.
- * - `expiring`, `recent`, `ids` and `withDigest` are hints: they may name uploads that are gone, never only what is there. Check the mark.
+ * - `list` shows no parts: they are shown with their final.
+ * - `watch` tells of what is put or removed afterwards, on every server, and of each upload in order; nothing is sent
+ *   anywhere while nobody watches. What may have been missed is said to be, and found by looking.
+ * - `expiring`, `recent`, `list`, `ids` and `withDigest` are hints: they may name uploads that are gone, never only what is there. Check the mark.
  * - It may come back empty or older than it was; nothing here decides about an upload.
  * - When it cannot be reached every method fails with `unavailable` and nothing hangs.
  */
@@ -291,6 +311,13 @@ export interface RecordStore {
   recent(limit: number): Promise<UploadRecord[]>
   /** Finished uploads with this digest, no parts, the newest first; those of one owner when there is one given. */
   withDigest(digest: Digest, limit: number, owner?: string): Promise<string[]>
+  /**
+   * Newest creations first, from behind `after` on; of one owner, or of all. A page may hold fewer than `limit`, or none,
+   * and is the last one when it has no `next`.
+   */
+  list(query: ListQuery): Promise<RecordPage>
+  /** Tells `listener` what happens, until the returned function is called. Never fails; what is away comes back by itself. */
+  watch(listener: (news: RecordNews) => void): () => void
   /** Every id that has a record, in no order, perhaps twice; for the walk that finds records without an upload. */
   ids(): AsyncIterable<string>
   /** Names what is kept here; after a walk under another name records may have been lost. */
@@ -301,6 +328,31 @@ export interface RecordStore {
   /** Fails with `unavailable` when the store cannot be used now. */
   check(): Promise<void>
 }
+
+export interface ListQuery {
+  readonly owner?: string | undefined
+  readonly after?: ListPlace | undefined
+  readonly limit: number
+}
+
+/** The place of an upload in every list: its creation, in milliseconds since the epoch, and its id. */
+export type ListPlace = readonly [createdAt: number, id: string]
+
+export interface RecordPage {
+  readonly records: readonly UploadRecord[]
+  /** Where the next page begins; undefined behind the last upload. */
+  readonly next?: ListPlace
+}
+
+/**
+ * - `put`: there is a newer copy of the upload
+ * - `removed`: the upload is gone; with what was known of it last
+ * - `missed`: something may have happened that was not told
+ */
+export type RecordNews =
+  | { readonly is: 'put'; readonly record: UploadRecord }
+  | { readonly is: 'removed'; readonly id: string; readonly record?: UploadRecord | undefined }
+  | { readonly is: 'missed' }
 
 /** A walk through all uploads: when it began, and the epoch of the records at that moment. */
 export interface Walk {

@@ -15,7 +15,10 @@ export default defineConfig({
   build: { outDir, emptyOutDir: true, modulePreload: { polyfill: false }, chunkSizeWarningLimit: 700 },
   plugins: [compressed()],
   // `npx vite --config web/vite.config.ts` for work on the page, beside a running server.
-  server: { host: '127.0.0.1', proxy: { '/files': 'http://127.0.0.1:1080' } },
+  server: {
+    host: '127.0.0.1',
+    proxy: { '/files': 'http://127.0.0.1:1080', '/uploads': 'http://127.0.0.1:1080' },
+  },
 })
 
 function compressed(): Plugin {

@@ -18,6 +18,7 @@ interface CommandModule {
 export type Command = () => Promise<CommandModule>
 
 const commands: Readonly<Record<string, Command>> = {
+  events: () => import('./events.ts'),
   tokens: () => import('./tokens.ts'),
 }
 

@@ -1,8 +1,10 @@
-/** Who is told what happened to uploads: the listeners of this server, as @tus/server tells them, and `onUploadEvent`. */
+/** Who is told what happened to uploads: the listeners of this server, as @tus/server tells them, hooks, and `onUploadEvent`. */
 import { EVENTS, type Upload } from '@tus/utils'
 import type { EventKind, UploadEvent } from '../../stores/contracts.ts'
 import { uploadOf } from '../../stores/file/file-store.ts'
-import type { Audience } from '../uploads/teller.ts'
+import { hookAudience } from '../hooks/hook-audience.ts'
+import type { Hooks } from '../hooks/hooks.ts'
+import type { Audience } from '../uploads/audience.ts'
 import { type Events, HookedRequest } from './tus-hooks.ts'
 
 /** What happened to an upload. */
@@ -26,6 +28,7 @@ export function audiencesOf(
   { onUploadEvent }: { readonly onUploadEvent?: (event: ToldEvent) => Promise<void> | void },
   events: Events,
   ownRequest: (id: string) => HookedRequest,
+  hooks?: Hooks,
 ): Audience[] {
   const listeners: Audience = {
     name: 'listeners',
@@ -36,13 +39,14 @@ export function audiencesOf(
       asked.tell(event)
     },
   }
-  if (onUploadEvent === undefined) return [listeners]
+  const others = hooks ? [listeners, hookAudience(hooks)] : [listeners]
+  if (onUploadEvent === undefined) return others
   const callback: Audience = {
     name: 'onUploadEvent',
     hears: () => true,
     tell: async (event) => onUploadEvent(asTold(event)),
   }
-  return [listeners, callback]
+  return [...others, callback]
 }
 
 function asTold({ id, kind, at, record }: UploadEvent): ToldEvent {

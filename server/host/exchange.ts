@@ -22,6 +22,7 @@ export interface Exchange {
   readonly isEncrypted: boolean
   /** The address that the connection comes from; undefined where nobody knows. */
   readonly peerAddress: string | undefined
+  readonly peerPort: number | undefined
   /** Where the request log looks. */
   readonly facts: Partial<RequestFacts>
   /** The body; asking for it tells a client that waits (`Expect: 100-continue`) to go on. */
@@ -84,6 +85,10 @@ export class NodeExchange implements Exchange {
     return this.#req.socket.remoteAddress
   }
 
+  get peerPort(): number | undefined {
+    return this.#req.socket.remotePort
+  }
+
   body(): Readable {
     if (this.facts.expectsContinue) {
       this.facts.expectsContinue = false
@@ -115,8 +120,9 @@ export class NodeExchange implements Exchange {
 }
 
 export class WebExchange implements Exchange {
-  /** The web's Request has none. */
+  /** The web's Request has none, and does not know the port it came from. */
   readonly trailers: RequestHeaders = {}
+  readonly peerPort = undefined
   readonly facts: Partial<RequestFacts> = {}
   readonly request: ServerRequest
   #headers: RequestHeaders | undefined

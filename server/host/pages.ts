@@ -20,6 +20,8 @@ export interface PagesOptions {
   disableDownload?: boolean
   /** DELETE is refused, so the page sends none for what is cancelled. */
   disableTermination?: boolean
+  /** Nobody tells how far uploads are, so the page does not ask. */
+  disableProgress?: boolean
   /** How people sign in; the page asks for a token where they have to. */
   auth?: 'none' | 'tokens' | 'jwt'
 }
@@ -98,9 +100,13 @@ function readIndex(root: string): string {
 
 function fillIn(
   html: string,
-  { endpoint, maxSize, disableDownload, disableTermination, auth = 'none' }: PagesOptions,
+  { endpoint, maxSize, disableDownload, disableTermination, disableProgress, auth = 'none' }: PagesOptions,
 ): string {
-  const disabled = [...(disableDownload ? ['download'] : []), ...(disableTermination ? ['termination'] : [])]
+  const disabled = [
+    ...(disableDownload ? ['download'] : []),
+    ...(disableTermination ? ['termination'] : []),
+    ...(disableProgress ? ['progress'] : []),
+  ]
   const contents = {
     'tidemark-endpoint': endpoint,
     'tidemark-max-size': maxSize === undefined ? '' : String(maxSize),

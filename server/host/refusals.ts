@@ -32,7 +32,11 @@ export function refusalAnswer(
   }
 }
 
-function corsHeaders(allowed: Config['corsAllowOrigin'], origin: string | undefined): Record<string, string> {
+/** The CORS headers of what the host itself answers. */
+export function corsHeaders(
+  allowed: Config['corsAllowOrigin'],
+  origin: string | undefined,
+): Record<string, string> {
   const expose = { 'Access-Control-Expose-Headers': 'Tus-Resumable, WWW-Authenticate, X-Request-ID' }
   if (allowed === '*') return { 'Access-Control-Allow-Origin': '*', ...expose }
   if (origin === undefined || !allowed.test(origin)) return { Vary: 'Origin' }

@@ -3,12 +3,14 @@ import type { ServerOptions } from '@tus/server'
 import type { DataStore } from '@tus/utils'
 import type { ByteStore, Now, RecordStore } from '../../stores/contracts.ts'
 import type { Gate } from '../access/gate.ts'
+import type { HookEvent, HookSettings } from '../hooks/hooks.ts'
 import type { EngineSettings } from '../uploads/engine.ts'
 import type { EngineEvent } from '../uploads/hold.ts'
 import type { InstantScope } from '../uploads/instant.ts'
 import type { DigestPolicy } from '../uploads/whole-hash.ts'
 import type { ToldEvent } from './audiences.ts'
 import type { LockerOption } from './lockers.ts'
+import type { HookOptions } from './tus-hooks.ts'
 
 export interface TidemarkServerOptions
   extends Omit<ServerOptions, 'locker' | 'lockDrainTimeout' | 'relativeLocation'> {
@@ -48,6 +50,13 @@ export interface TidemarkServerOptions
    * the one that did it died. An event that this rejects is told again later, under the same id.
    */
   readonly onUploadEvent?: (event: ToldEvent) => Promise<void> | void
+  /**
+   * Asked before a client's termination, while nobody else can use the upload; what it throws keeps the upload, and in
+   * the manner of @tus/server (`{ status_code, body }`) is what the client is told.
+   */
+  readonly onUploadTerminate?: NonNullable<HookOptions['onUploadTerminate']>
+  /** Hooks as tusd calls them, by HTTP or as programs: see docs/hooks.md. */
+  readonly hooks?: HookSettings
   /** Whose `X-Forwarded-*` count, when `respectForwardedHeaders` is set. Default: everybody's. */
   readonly trustsProxy?: (address: string) => boolean
   /**
@@ -61,6 +70,7 @@ export interface TidemarkServerOptions
 
 export type ServerEvent =
   | EngineEvent
+  | HookEvent
   | { readonly is: 'request-failed'; readonly error: unknown }
   | { readonly is: 'listener-failed'; readonly event: string; readonly error: unknown }
   | { readonly is: 'unlock-failed'; readonly id: string; readonly error: unknown }

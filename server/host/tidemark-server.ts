@@ -9,6 +9,12 @@ import { LocalLocker } from '../../stores/local/local-locker.ts'
 import { Admission } from '../access/admission.ts'
 import type { Gate } from '../access/gate.ts'
 import { Refusal } from '../errors.ts'
+import { askForAccess } from '../hooks/access.ts'
+import { HookRefusal } from '../hooks/hook-refusal.ts'
+import { HookError } from '../hooks/hook-types.ts'
+import { Hooks } from '../hooks/hooks.ts'
+import { changed } from '../hooks/request-hooks.ts'
+import { storageOf } from '../hooks/storage.ts'
 import { corsHeaders } from '../protocol/cors.ts'
 import { formatReprDigest } from '../protocol/digest.ts'
 import type { Command, Outcome } from '../protocol/messages.ts'
@@ -34,6 +40,7 @@ export class TidemarkServer extends Server {
   readonly #abilities: Abilities
   readonly #urls: UploadUrls
   readonly #lockers: Lockers
+  readonly #hooks: Hooks | undefined
   #started: Promise<void> | undefined
 
   constructor(options: TidemarkServerOptions) {
@@ -46,12 +53,19 @@ export class TidemarkServer extends Server {
     })
     checkGate(options)
     const bytes = byteStoreOf(options.datastore)
+    this.#hooks =
+      options.hooks &&
+      new Hooks({
+        settings: options.hooks,
+        storageOf: storageOf(bytes),
+        report: (event) => options.report?.(event),
+      })
     this.engine = new UploadEngine({
       bytes,
       records: options.records,
       locker: this.#lockers,
       ownRequest: (id) => this.#ownRequest(id),
-      audiences: audiencesOf(options, this.#events, (id) => this.#ownRequest(id)),
+      audiences: audiencesOf(options, this.#events, (id) => this.#ownRequest(id), this.#hooks),
       report: (event) => options.report?.(event),
       ...(options.now && { now: options.now }),
       settings: {
@@ -86,16 +100,25 @@ export class TidemarkServer extends Server {
     return progressOf(id, this.engine)
   }
 
+  /** The URL of an upload, as this request would be given it. */
+  urlOf(id: string, exchange: Exchange): string {
+    return this.#urls.locationOf(id, exchange)
+  }
+
   /** Ends running bodies at their last byte, answers them, and takes no new data. */
   drain(): Promise<void> {
+    this.#hooks?.stopSoon()
     return this.engine.drain()
   }
 
   /** Drains, then closes what `start` opened. */
   async close(): Promise<void> {
-    if (this.#started === undefined) return
-    await this.#started.catch(() => undefined)
-    await this.engine.close()
+    this.#hooks?.stopSoon()
+    if (this.#started !== undefined) {
+      await this.#started.catch(() => undefined)
+      await this.engine.close()
+    }
+    await this.#hooks?.close()
   }
 
   /**
@@ -177,7 +200,7 @@ export class TidemarkServer extends Server {
 
   async #run(command: Command, exchange: Exchange, admission: Admission | undefined): Promise<Reply> {
     const urlOf = (id: string) => this.#urls.locationOf(id, exchange)
-    const request = new HookedRequest(exchange, this.#options, this.#events, urlOf)
+    const request = new HookedRequest(exchange, this.#options, this.#events, urlOf, this.#hooks)
     if (admission) request.admit(admission)
     const unallowed = admission?.refuse(command)
     if (unallowed) throw unallowed
@@ -185,6 +208,8 @@ export class TidemarkServer extends Server {
     const refusal = refuseUnable(command, this.engine.bytes, this.#options)
     if (refusal) throw asAsked(command, refusal)
     if (command.do !== 'options') request.locker = await this.#lockers.of(exchange)
+    const { hooks, asker } = request
+    if (hooks?.asksForAccess) await askForAccess(command, hooks, { bytes: this.engine.bytes, asker })
     const outcome = await this.#perform(command, request)
     if (outcome.is === 'cut') {
       exchange.facts.code = outcome.why
@@ -257,16 +282,16 @@ export class TidemarkServer extends Server {
     if (!('record' in outcome)) return answer
     const { teller } = this.engine
     if (outcome.is === 'terminated') {
-      request.answer = answer
+      request.answer = request.withFinishHook(answer)
       teller.tell('terminated', outcome.record, request)
-      return answer
+      return request.answer
     }
     const { mark } = outcome.record
     facts.offset = mark.offset
     if (command.do !== 'create' && command.do !== 'append' && command.do !== 'concat') return answer
     if (command.do !== 'concat')
       facts.bytesReceived = mark.offset - (command.do === 'append' ? command.offset : 0)
-    if (!request.hasFinished || mark.state !== 'finished') return answer
+    if (!request.hasFinished || mark.state !== 'finished') return request.withFinishHook(answer)
     let changed = answer
     try {
       changed = request.withFinishHook(answer)
@@ -295,7 +320,8 @@ export class TidemarkServer extends Server {
     // The client is told to try again; whoever runs the server is told why.
     if (refusal.cause instanceof StoreError && ['damaged', 'io'].includes(refusal.cause.code))
       facts.error = refusal.cause
-    const answer = { ...renderTus({ is: 'refused', refusal }, this.#abilities), ...fromHook }
+    if (refusal.cause instanceof HookError) facts.error = refusal.cause
+    const answer = this.#asHookSaid(refusal, fromHook, method)
     if (refusal.createdId !== undefined)
       answer.headers.Location = this.#urls.locationOf(refusal.createdId, exchange)
     const { onResponseError } = this.#options
@@ -311,6 +337,15 @@ export class TidemarkServer extends Server {
     }
   }
 
+  /** A refusal in the words of who refused; but never in such that make who asks for an offset begin at byte 0. */
+  #asHookSaid(refusal: Refusal, fromHook: ReturnType<typeof hookRefusal>, method: string): Answer {
+    const ours = renderTus({ is: 'refused', refusal }, this.#abilities)
+    const said = refusal instanceof HookRefusal ? changed(ours, refusal.response) : { ...ours, ...fromHook }
+    if (method !== 'HEAD' || (said.status < 500 && said.status !== 429)) return said
+    const busy = new Refusal('busy', { retryAfterS: 1 })
+    return renderTus({ is: 'refused', refusal: busy }, this.#abilities)
+  }
+
   #onUnexpected(error: unknown, facts: Exchange['facts']): void {
     facts.error = error
     this.#options.report?.({ is: 'request-failed', error })
@@ -321,8 +356,12 @@ export class TidemarkServer extends Server {
     const { path: mountPath } = this.#options
     const url = `http://localhost${mountPath.replace(/\/+$/, '')}/${encodeURIComponent(id)}`
     const exchange = new WebExchange(new Request(url, { method: 'POST' }))
-    return new HookedRequest(exchange, this.#options, this.#events, (id) =>
-      this.#urls.locationOf(id, exchange),
+    return new HookedRequest(
+      exchange,
+      this.#options,
+      this.#events,
+      (id) => this.#urls.locationOf(id, exchange),
+      this.#hooks,
     )
   }
 

@@ -5,12 +5,15 @@
 import { randomUUID } from 'node:crypto'
 import { validateHeaderName, validateHeaderValue } from 'node:http'
 import type { ServerOptions } from '@tus/server'
-import { EVENTS } from '@tus/utils'
-import type { Locker, UploadEvent, UploadHead, UploadRecord } from '../../stores/contracts.ts'
+import { EVENTS, type Upload } from '@tus/utils'
+import type { Locker, RequestSummary, UploadEvent, UploadHead, UploadRecord } from '../../stores/contracts.ts'
 import { uploadOf } from '../../stores/file/file-store.ts'
 import type { Admission } from '../access/admission.ts'
+import type { Hooks } from '../hooks/hooks.ts'
+import { withoutSecrets } from '../hooks/payload.ts'
+import { RequestHooks, summaryOf } from '../hooks/request-hooks.ts'
 import { formatMetadata, type Metadata, parseMetadata } from '../protocol/metadata.ts'
-import type { Answer } from '../protocol/tus.ts'
+import { type Answer, methodOf } from '../protocol/tus.ts'
 import { newRecord } from '../uploads/rules.ts'
 import { type Asker, anybody, type UploadRequest } from '../uploads/upload-request.ts'
 import type { Exchange } from './exchange.ts'
@@ -26,7 +29,10 @@ export type HookOptions = Partial<
     | 'postReceiveInterval'
     | 'disableTerminationForFinishedUploads'
   >
->
+> & {
+  /** Asked before a client's termination, under the lock of the upload; what it throws keeps the upload. */
+  readonly onUploadTerminate?: (request: Exchange['request'], upload: Upload) => Promise<void> | void
+}
 
 /** How events leave: `tell` must not throw into the request. */
 export interface Events {
@@ -40,6 +46,8 @@ export class HookedRequest implements UploadRequest {
   readonly #options: HookOptions
   readonly #events: Events
   readonly #urlOf: (id: string) => string
+  /** The hooks that tusd has, where there are some. */
+  readonly hooks: RequestHooks | undefined
   #finishAnswer: Awaited<ReturnType<NonNullable<ServerOptions['onUploadFinish']>>> | undefined
   #lastReceivedAt = performance.now()
   locker: Locker | undefined
@@ -47,11 +55,21 @@ export class HookedRequest implements UploadRequest {
   asker: Asker = anybody
   #admission: Admission | undefined
 
-  constructor(exchange: Exchange, options: HookOptions, events: Events, urlOf: (id: string) => string) {
+  constructor(
+    exchange: Exchange,
+    options: HookOptions,
+    events: Events,
+    urlOf: (id: string) => string,
+    hooks?: Hooks,
+  ) {
     this.#exchange = exchange
     this.#options = options
     this.#events = events
     this.#urlOf = urlOf
+    if (hooks === undefined) return
+    const { url, headers, peerAddress, peerPort } = exchange
+    const method = methodOf(exchange.method, headers)
+    this.hooks = new RequestHooks(hooks, summaryOf({ method, url, headers, peerAddress, peerPort }))
   }
 
   /** The request was let in as somebody. */
@@ -107,18 +125,26 @@ export class HookedRequest implements UploadRequest {
   async beforeCreate(draft: UploadHead, length: number | undefined): Promise<UploadHead> {
     const head = this.#admission?.limit(draft, length) ?? draft
     await this.incoming(head.id)
-    const { onUploadCreate } = this.#options
-    if (!onUploadCreate) return head
+    const wanted = this.#options.onUploadCreate ? await this.#onUploadCreate(head, length) : head
+    if (!this.hooks) return wanted
+    const changed = await this.hooks.beforeCreate(wanted, length)
+    this.#exchange.facts.uploadId = changed.id
+    return changed
+  }
+
+  async #onUploadCreate(head: UploadHead, length: number | undefined): Promise<UploadHead> {
     const upload = uploadOf(newRecord(head, length))
-    const patch = await onUploadCreate(this.#exchange.request, upload)
+    const patch = await this.#options.onUploadCreate!(this.#exchange.request, upload)
     if (!patch?.metadata) return head
     const { metadata: asSent, ...rest } = head
     const metadata = checkedMetadata(patch.metadata, asSent)
     return metadata === undefined ? rest : { ...rest, metadata }
   }
 
-  /** @tus/server asks nobody then. */
-  async beforeTerminate(): Promise<void> {}
+  async beforeTerminate(record: UploadRecord): Promise<void> {
+    await this.#options.onUploadTerminate?.(this.#exchange.request, uploadOf(record))
+    await this.hooks?.beforeTerminate(record)
+  }
 
   mayGoOn(): boolean {
     return this.#admission?.mayGoOn() ?? true
@@ -133,11 +159,27 @@ export class HookedRequest implements UploadRequest {
 
   async beforeFinish(record: UploadRecord): Promise<void> {
     this.hasFinished = true
+    if (this.hooks) await this.hooks.beforeFinish(record)
     const { onUploadFinish } = this.#options
     if (onUploadFinish) this.#finishAnswer = await onUploadFinish(this.#exchange.request, uploadOf(record))
   }
 
+  /** @tus/server knows no parts. */
+  async beforePartFinish(record: UploadRecord): Promise<void> {
+    this.hasFinished = true
+    await this.hooks?.beforeFinish(record)
+  }
+
+  get stopping(): AbortSignal | undefined {
+    return this.hooks?.stopping
+  }
+
+  summary(): RequestSummary | undefined {
+    return this.hooks && withoutSecrets(this.hooks.summary)
+  }
+
   received(record: UploadRecord): void {
+    this.hooks?.received(record)
     const now = performance.now()
     if (now - this.#lastReceivedAt < (this.#options.postReceiveInterval ?? 1000)) return
     this.#lastReceivedAt = now
@@ -159,7 +201,8 @@ export class HookedRequest implements UploadRequest {
   }
 
   /** The answer, changed as the finish hook asked. Throws when it asked for what no answer can carry. */
-  withFinishHook(answer: Answer): Answer {
+  withFinishHook(ours: Answer): Answer {
+    const answer = this.hooks?.change(ours) ?? ours
     const wanted = this.#finishAnswer
     if (!wanted) return answer
     const added = Object.entries(wanted.headers ?? {}).map(([name, value]) => [name, String(value)] as const)

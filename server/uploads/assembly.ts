@@ -188,7 +188,7 @@ export class Assemblies {
       const whole = { ...record, mark: { ...record.mark, offset: length, length, ...(digest && { digest }) } }
       await request.beforeFinish(whole)
       if (!isHeld()) return undefined
-      return await this.#context.teller.finishing(whole, () => appender.finish(length, digest))
+      return await this.#context.teller.finishing(whole, () => appender.finish(length, digest), request)
     } catch (error) {
       if (signal.aborted) return undefined
       throw error

@@ -17,7 +17,7 @@ const smallBlockBytes = 16 * 1024
 const checkpointBytes = 8 * 1024 * 1024
 const checkpointMs = 1000
 
-export type StopReason = 'displaced' | 'drain' | 'lease-lost' | 'unauthorized'
+export type StopReason = 'displaced' | 'drain' | 'lease-lost' | 'unauthorized' | 'unwanted'
 
 /**
  * How a body ended, and `offset`, the end of the contiguous prefix that was written.
@@ -110,7 +110,7 @@ export class Receiver {
 
   /** Ends the body at the last byte received; what came is written, unless the right to write is lost. */
   stop(reason: StopReason): void {
-    if (reason === 'lease-lost' && !this.#ending) this.#discard()
+    if ((reason === 'lease-lost' || reason === 'unwanted') && !this.#ending) this.#discard()
     this.#end({ why: 'stopped', reason, offset: 0 })
   }
 

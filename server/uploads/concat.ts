@@ -162,7 +162,7 @@ export class Concatenator {
       signal: AbortSignal.any([request.signal, draining]),
     })
     try {
-      const appender = await this.#context.teller.creating(head, length, bytes)
+      const appender = await this.#context.teller.creating(head, length, bytes, request)
       const { record } = appender
       await appender.close()
       try {

@@ -16,6 +16,7 @@ import {
 } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
 import type { AppendCommand, ConcatCommand, CreateCommand, Outcome } from '../protocol/messages.ts'
+import type { Audience } from './audience.ts'
 import { Receiver } from './byte-path.ts'
 import { type Concatenator, concatenatorOf } from './concat.ts'
 import type { EngineSettings } from './engine-settings.ts'
@@ -26,7 +27,7 @@ import { Lifetime } from './lifetime.ts'
 import { answerOf, outcomeOf, overflowOf, retryAfterS } from './outcomes.ts'
 import { Pulse } from './pulse.ts'
 import { expiresAt, refuseAppend, refuseCreate, refuseRead } from './rules.ts'
-import { type Audience, Teller } from './teller.ts'
+import { Teller } from './teller.ts'
 import { isShownTo, newHeadOf, type UploadRequest } from './upload-request.ts'
 import { WholeHashes } from './whole-hash.ts'
 
@@ -172,8 +173,8 @@ export class UploadEngine implements HoldContext {
     const head = await request.beforeCreate(draft, command.length)
     const source = this.#instant.mayBeFound(head) ? await this.#instant.find(head, command.length) : undefined
     let isAdopted = false
-    const outcome = await this.#holding(head.id, request, async (hold) => {
-      hold.take(await this.teller.creating(head, command.length, this.bytes))
+    const outcome = await this.#holding(head.id, request, async (hold, lock) => {
+      hold.take(await this.teller.creating(head, command.length, this.bytes, request))
       try {
         const adoption = source && (await this.#instant.adopt(hold.kept, source))
         isAdopted = adoption !== undefined
@@ -186,7 +187,9 @@ export class UploadEngine implements HoldContext {
       } catch (error) {
         if (error instanceof Refusal && error.code.startsWith('checksum-'))
           throw this.#createdEmpty(hold, head.id, error)
+        await this.#removeUnwanted(error, hold, lock, request)
         // The client was never told the URL of what it sent: nobody could go on with it.
+        hold.forgetRecord()
         await hold.close()
         await this.#lifetime
           .remove(head.id)
@@ -214,8 +217,13 @@ export class UploadEngine implements HoldContext {
       if (!appender) return this.#appendNothing(record!, command, request)
       const hasBody = command.contentLength !== 0
       const length = command.length ?? record!.mark.length
-      const filled = await hold.fill({ ...command, length, maxBytes, hasBody }, request)
-      return answerOf(filled, 'appended', this.settings.expiry)
+      try {
+        const filled = await hold.fill({ ...command, length, maxBytes, hasBody }, request)
+        return answerOf(filled, 'appended', this.settings.expiry)
+      } catch (error) {
+        await this.#removeUnwanted(error, hold, lock, request)
+        throw error
+      }
     })
   }
 
@@ -257,10 +265,8 @@ export class UploadEngine implements HoldContext {
       const refusal = await refuse(record)
       if (refusal) return { is: 'refused', refusal }
       await request.beforeTerminate(record!)
-      if ((await this.#concat?.letGo(record!.head)) === false)
-        return { is: 'refused', refusal: new Refusal('part-needed') }
-      await this.teller.terminating(record!, () => this.#lifetime.remove(id, lock))
-      return { is: 'terminated', record: record! }
+      if (await this.#lifetime.terminate(record!, lock, request)) return { is: 'terminated', record: record! }
+      return { is: 'refused', refusal: new Refusal('part-needed') }
     })
   }
 
@@ -347,6 +353,16 @@ export class UploadEngine implements HoldContext {
 
   #offsetOf(record: UploadRecord): Outcome {
     return { is: 'offset', record, expiresAt: expiresAt(record, this.settings.expiry) }
+  }
+
+  /** Somebody wanted the running upload to end and to be gone. Anything else that failed leaves it as it is. */
+  async #removeUnwanted(error: unknown, hold: UploadHold, lock: Lock, request: UploadRequest): Promise<void> {
+    if (!request.stopping?.aborted || error !== request.stopping.reason) return
+    const record = hold.kept
+    hold.forgetRecord()
+    await hold.close()
+    if (await this.#lifetime.terminate(record, lock, request)) this.teller.tell('terminated', record, request)
+    throw error
   }
 
   /** Bytes that failed their checksum are not kept, but the upload stands and is to be filled anew. */

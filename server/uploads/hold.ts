@@ -6,13 +6,14 @@ import type { Adoption, Appender, Digest, Lock, RecordStore, UploadRecord } from
 import { StoreError } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
 import type { ExpectedChecksum } from '../protocol/messages.ts'
+import type { TellerEvent } from './audience.ts'
 import { type Ended, Receiver, type ReceiverOptions, type StopReason } from './byte-path.ts'
 import { type RunningDigest, startDigest } from './digest.ts'
 import type { EngineSettings } from './engine.ts'
 import { isPart } from './kin.ts'
 import type { Pulse } from './pulse.ts'
 import { expiresAt } from './rules.ts'
-import type { Teller, TellerEvent } from './teller.ts'
+import type { Teller } from './teller.ts'
 import type { UploadRequest } from './upload-request.ts'
 import type { WholeHash, WholeHashes } from './whole-hash.ts'
 
@@ -73,6 +74,8 @@ export class UploadHold {
   #heldSince: number
   #stop: StopReason | undefined
   #stopTimer: NodeJS.Timeout | undefined
+  /** Why the upload is to be removed. */
+  #unwanted: unknown
   /** What the record store is told when the lock is given up. */
   #record: UploadRecord | undefined
 
@@ -104,6 +107,11 @@ export class UploadHold {
     this.#record = this.kept
   }
 
+  /** Nothing of the upload is left, so nothing is put. */
+  forgetRecord(): void {
+    this.#record = undefined
+  }
+
   drain(): void {
     this.#stopWith('drain')
   }
@@ -128,6 +136,7 @@ export class UploadHold {
     if (!this.#lock!.isHeld())
       throw new StoreError('superseded', 'the lock was lost while the body was received')
     if (ended.why === 'overflow') return { why: 'overflow', record: appender.record }
+    if (ended.why === 'stopped' && ended.reason === 'unwanted') return this.#filled(ended, appender.record)
     // What can not be verified is not kept: it stands behind the mark, and the next request writes over it.
     if (plan.checksum && ended.why !== 'complete') return this.#filled(ended, appender.record)
     if (plan.checksum) await this.#verify(appender, plan, plan.checksum, ended.offset)
@@ -137,7 +146,7 @@ export class UploadHold {
     }
     const digest = this.#whole && (await this.#verifyWhole(this.#whole, appender, plan.length))
     if (digest === 'unknown') {
-      this.#record = await this.#keepAllButLast(appender, plan.length)
+      await this.#keepForAnotherTry(appender, plan.length)
       return this.#filled({ why: 'stopped', reason: this.#stop!, offset: plan.offset }, appender.record)
     }
     this.#record = await this.#finish(appender, plan.length, digest, request)
@@ -194,6 +203,7 @@ export class UploadHold {
     if (ended.why !== 'stopped') return { why: ended.why, record }
     if (ended.reason === 'lease-lost')
       throw new StoreError('superseded', 'the lock was lost while the body was received')
+    if (ended.reason === 'unwanted') throw this.#unwanted
     if (ended.reason === 'displaced')
       this.#context.report({ is: 'displaced', id: this.id, offset: record.mark.offset })
     return { why: ended.reason, record }
@@ -232,12 +242,19 @@ export class UploadHold {
     })
     this.#receiver = receiver
     const onLost = () => receiver.stop('lease-lost')
+    const onUnwanted = () => {
+      this.#unwanted = stopping?.reason
+      receiver.stop('unwanted')
+    }
+    const { stopping } = request
     lock.lost.addEventListener('abort', onLost)
+    stopping?.addEventListener('abort', onUnwanted)
     if (lock.lost.aborted) onLost()
     try {
       return await receiver.done
     } finally {
       lock.lost.removeEventListener('abort', onLost)
+      stopping?.removeEventListener('abort', onUnwanted)
     }
   }
 
@@ -297,33 +314,32 @@ export class UploadHold {
     const { record } = appender
     const mark = { ...record.mark, offset: length, length, ...(digest && { digest }) }
     const whole = { ...record, mark }
-    const asked = request.reauthorize()
-    // What is adopted was never written here.
-    if (asked) await (seal ? asked : this.#letFinish(asked, appender, whole))
-    // Of parts nobody is told: what was uploaded is their final.
-    if (!isPart(record.head)) await request.beforeFinish(whole)
-    if (!this.#lock!.isHeld()) throw new StoreError('superseded', 'the lock was lost before the finish')
-    return this.#context.teller.finishing(whole, seal ?? (() => appender.finish(length, digest)))
-  }
-
-  /** Who may not finish the upload any more leaves its last byte to be sent again. */
-  async #letFinish(asked: Promise<void>, appender: Appender, { mark }: UploadRecord): Promise<void> {
     try {
-      await asked
+      const asked = request.reauthorize()
+      if (asked) await asked
+      if (isPart(record.head)) await request.beforePartFinish?.(whole)
+      else await request.beforeFinish(whole)
     } catch (error) {
-      // Whatever becomes of it, the answer is the refusal.
-      if (this.#lock!.isHeld())
-        this.#record = await this.#keepAllButLast(appender, mark.offset).catch(() => undefined)
+      // What is adopted was never written here.
+      if (!seal) await this.#keepForAnotherTry(appender, length)
       throw error
     }
+    if (!this.#lock!.isHeld()) throw new StoreError('superseded', 'the lock was lost before the finish')
+    return this.#context.teller.finishing(whole, seal ?? (() => appender.finish(length, digest)), request)
   }
 
-  /** The mark is at the end of what is finished, and nowhere else. */
-  async #keepAllButLast(appender: Appender, length: number): Promise<UploadRecord> {
-    const { record } = appender
-    return length - 1 > record.mark.offset
-      ? appender.commit({ offset: length - 1, length, last: true })
-      : record
+  /**
+   * Whoever asks for the finish again sends one byte, and not all that came with this request: the mark reaches the
+   * length only by finishing, but everything before the last byte can count.
+   */
+  async #keepForAnotherTry(appender: Appender, length: number): Promise<void> {
+    const offset = length - 1
+    if (!this.#lock!.isHeld() || appender.record.mark.offset >= offset) return
+    try {
+      this.#record = await appender.commit({ offset, length, last: true })
+    } catch {
+      // More has to be sent again; the refusal is what the client is to know.
+    }
   }
 
   #stopWith(reason: StopReason): void {

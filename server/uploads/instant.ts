@@ -36,6 +36,8 @@ export class InstantUploads {
 
   /** Whether it is worth looking. */
   mayBeFound({ digest, owner, ...head }: UploadHead): boolean {
+    // A file of a name that others know is theirs to move, and to take away with its upload.
+    if (head.storagePath !== undefined) return false
     const { bytes, records, settings } = this.#parts
     const { instantUpload: scope = 'off' } = settings
     if (scope === 'off' || (scope === 'owner' && owner === undefined)) return false
@@ -87,6 +89,7 @@ function has({ head, mark }: UploadRecord, length: number, digest: UploadHead['d
   return (
     mark.state === 'finished' &&
     !isPart(head) &&
+    head.storagePath === undefined &&
     mark.length === length &&
     mark.digest?.algorithm === digest?.algorithm &&
     mark.digest?.base64 === digest?.base64

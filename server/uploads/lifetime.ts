@@ -9,6 +9,7 @@ import type { EngineSettings } from './engine.ts'
 import type { EngineEvent } from './hold.ts'
 import { expiresAt, isExpired, refuseAbsent } from './rules.ts'
 import type { Teller } from './teller.ts'
+import type { UploadRequest } from './upload-request.ts'
 
 export interface LifetimeParts {
   readonly bytes: ByteStore
@@ -59,6 +60,14 @@ export class Lifetime {
     } finally {
       await lock.release()
     }
+  }
+
+  /** Removes an upload because somebody asked for it. False while a final needs this part. */
+  async terminate(record: UploadRecord, lock: Lock, request: UploadRequest): Promise<boolean> {
+    const { concat, teller } = this.#parts
+    if ((await concat()?.letGo(record.head)) === false) return false
+    await teller.terminating(record, () => this.remove(record.head.id, lock), request)
+    return true
   }
 
   /** With a lock: only while it is held. */

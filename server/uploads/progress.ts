@@ -29,11 +29,12 @@ export async function progressOf(
   return state === 'terminated' ? undefined : { offset, length, state }
 }
 
-function newer(marked: UploadRecord, copy: UploadRecord | undefined): UploadRecord {
-  if (copy === undefined) return marked
-  const { generation, sequence } = copy.mark
-  const isNewer =
-    generation > marked.mark.generation ||
-    (generation === marked.mark.generation && sequence > marked.mark.sequence)
-  return isNewer && marked.mark.state === 'open' ? copy : marked
+/** What is known of an upload whose mark is there: the copy, where the mark of another server is shown late. */
+export function newer(marked: UploadRecord, copy: UploadRecord | undefined): UploadRecord {
+  return copy && isNewer(copy, marked) && marked.mark.state === 'open' ? copy : marked
+}
+
+/** Of two copies of one upload, whether `a` was written after `b`. */
+export function isNewer({ mark: a }: UploadRecord, { mark: b }: UploadRecord): boolean {
+  return a.generation === b.generation ? a.sequence > b.sequence : a.generation > b.generation
 }

@@ -3,7 +3,6 @@
  * the same. The event is noted before it becomes true, and the note goes when everybody was told; what a server leaves
  * untold, because it died or because nobody listened, any other server tells.
  */
-import { createHash } from 'node:crypto'
 import {
   type Appender,
   type ByteStore,
@@ -19,23 +18,11 @@ import {
   type UploadHead,
   type UploadRecord,
 } from '../../stores/contracts.ts'
+import { type Audience, eventIdOf, eventOf, type TellerEvent } from './audience.ts'
 import { isPart } from './kin.ts'
 import { newRecord } from './rules.ts'
 import { Slots } from './slots.ts'
 import type { UploadRequest } from './upload-request.ts'
-
-/** Somebody who wants to know. The name stands in notes, and means the same on all servers. */
-export interface Audience {
-  readonly name: string
-  /** Told the moment it is true, and never failing; the others are told in order, behind everybody's back. */
-  readonly isImmediate?: boolean
-  hears(kind: EventKind): boolean
-  /**
-   * Fails when it could not be told; then it is told again later, perhaps by another server. `request` is the one that
-   * made it true, while it is still there. `signal` aborts when this server can wait no longer.
-   */
-  tell(event: UploadEvent, request: UploadRequest | undefined, signal: AbortSignal): Promise<void>
-}
 
 export interface TellerOptions {
   readonly bytes: ByteStore
@@ -46,16 +33,8 @@ export interface TellerOptions {
   readonly now: Now
 }
 
-export type TellerEvent =
-  | {
-      readonly is: 'telling-failed'
-      readonly id: string
-      readonly eventId: string
-      readonly audience: string
-      readonly failures: number
-      readonly error: unknown
-    }
-  | { readonly is: 'outbox-failed'; readonly error: unknown }
+/** Who is still to be told of an event, and how often that failed. */
+type Telling = Pick<Note, 'event' | 'waiting' | 'failures' | 'since'>
 
 /** The order in which the events of one upload are told. */
 const kinds: readonly EventKind[] = ['created', 'finished', 'terminated']
@@ -112,9 +91,14 @@ export class Teller {
   }
 
   /** Creates an upload, which is noted before. */
-  async creating(head: UploadHead, length: number | undefined, bytes: ByteStore): Promise<Appender> {
+  async creating(
+    head: UploadHead,
+    length: number | undefined,
+    bytes: ByteStore,
+    request?: UploadRequest,
+  ): Promise<Appender> {
     const record = newRecord(head, length)
-    await this.note('created', record)
+    await this.note('created', record, request)
     try {
       return await bytes.create(head, length)
     } catch (error) {
@@ -127,8 +111,12 @@ export class Teller {
    * Finishes an upload, which is noted before. Under its lock. What fails may have come true all the same: a successor
    * that claimed the upload finds it finished. So the note is anybody's then, and the mark says whether it is told.
    */
-  async finishing(record: UploadRecord, finish: () => Promise<UploadRecord>): Promise<UploadRecord> {
-    await this.note('finished', record)
+  async finishing(
+    record: UploadRecord,
+    finish: () => Promise<UploadRecord>,
+    request?: UploadRequest,
+  ): Promise<UploadRecord> {
+    await this.note('finished', record, request)
     try {
       return await finish()
     } catch (error) {
@@ -138,9 +126,13 @@ export class Teller {
   }
 
   /** Removes an upload, which is noted before. Under its lock. */
-  async terminating(record: UploadRecord, remove: () => Promise<void>): Promise<void> {
+  async terminating(
+    record: UploadRecord,
+    remove: () => Promise<void>,
+    request?: UploadRequest,
+  ): Promise<void> {
     await this.beforeRemoval(record)
-    await this.note('terminated', record)
+    await this.note('terminated', record, request)
     try {
       await remove()
     } catch (error) {
@@ -152,12 +144,12 @@ export class Teller {
   }
 
   /** To be called before the thing becomes true, under the lock of the upload. */
-  async note(kind: EventKind, record: UploadRecord): Promise<void> {
+  async note(kind: EventKind, record: UploadRecord, request?: UploadRequest): Promise<void> {
     const hearing = this.#hearing(kind, record)
     if (hearing.length === 0 || this.#outbox === undefined) return
     const now = this.#now()
     await this.#outbox.put({
-      event: eventOf(kind, record, now),
+      event: eventOf(kind, record, now, hearing, request),
       waiting: hearing.map(({ name }) => name),
       teller: this.#outbox.teller,
       notBefore: now + ownForMs,
@@ -170,7 +162,7 @@ export class Teller {
   tell(kind: EventKind, record: UploadRecord, request: UploadRequest): void {
     const hearing = this.#hearing(kind, record)
     if (hearing.length === 0) return
-    const event = eventOf(kind, record, this.#now())
+    const event = eventOf(kind, record, this.#now(), hearing, request)
     const waiting: string[] = []
     for (const audience of hearing) {
       if (audience.isImmediate) void this.#tellOne(audience, event, 1, request)
@@ -178,8 +170,9 @@ export class Teller {
     }
     this.#inTurn(record.head.id, async () => {
       // What was to be told before this, and could not be, is told before this.
-      if (waiting.length > 0 && (await this.#isBehindAnother(event))) await this.#keep(event, waiting, 0)
-      else await this.#tellAll(event, waiting, 0, request)
+      const told = { event, waiting, failures: 0 }
+      if (waiting.length > 0 && (await this.#isBehindAnother(event))) await this.#keep(told)
+      else await this.#tellAll(told, request)
     })
   }
 
@@ -253,13 +246,13 @@ export class Teller {
     for (const kind of kinds) {
       const note = await this.#outbox!.get(eventIdOf(kind, record))
       if (note === undefined) continue
-      const { event, waiting, failures } = note
+      const { event } = note
       const truth = this.#isDue(note) ? await this.#truthOf(note) : 'open'
       if (truth === 'never') await this.#outbox!.remove(event.id)
       else if (truth === 'open') {
         this.#lookAt.set(event.id, Math.max(note.notBefore, this.#now() + lookAgainMs))
         return
-      } else if (!(await this.#tellAll(event, waiting, failures, undefined))) return
+      } else if (!(await this.#tellAll(note, undefined))) return
     }
   }
 
@@ -303,34 +296,54 @@ export class Teller {
     await this.#outbox?.remove(eventIdOf(kind, record)).catch(() => undefined)
   }
 
-  /** Whether all who wait were told. */
-  async #tellAll(
-    event: UploadEvent,
-    waiting: readonly string[],
-    failuresBefore: number,
-    request: UploadRequest | undefined,
-  ): Promise<boolean> {
-    const failures = failuresBefore + 1
+  /** Whether nobody waits any more: all were told, or given up. */
+  async #tellAll(telling: Telling, request: UploadRequest | undefined): Promise<boolean> {
+    const { event, waiting, since = this.#now() } = telling
+    const failures = telling.failures + 1
     const left: string[] = []
+    const givenUp: string[] = []
     for (const name of waiting) {
       // Whom this server does not know, another one may.
       const audience = this.#options.audiences.find((each) => each.name === name && each.hears(event.kind))
-      if (!audience || !(await this.#tellOne(audience, event, failures, request))) left.push(name)
+      if (audience && (await this.#tellOne(audience, event, failures, request))) continue
+      const isGivenUp = audience !== undefined && this.#isOverdue(audience, since)
+      ;(isGivenUp ? givenUp : left).push(name)
     }
+    if (givenUp.length > 0) await this.#setAside({ event, waiting: givenUp, failures, since })
     if (left.length === 0) {
       await this.#outbox?.remove(event.id)
+      this.#lookAt.delete(event.id)
       return true
     }
-    await this.#keep(event, left, failures)
+    await this.#keep({ event, waiting: left, failures, since })
     return false
   }
 
+  /** Who is being stopped has not tried long enough. */
+  #isOverdue({ giveUpAfterMs }: Audience, since: number): boolean {
+    if (giveUpAfterMs === undefined || this.#outbox === undefined || this.#givingUp.signal.aborted)
+      return false
+    return this.#now() - since >= giveUpAfterMs
+  }
+
+  async #setAside(telling: Telling): Promise<void> {
+    const { event, waiting, failures } = telling
+    const { teller } = this.#outbox!
+    await this.#outbox!.setAside({ ...telling, teller, notBefore: this.#now(), isTrue: true })
+    for (const audience of waiting)
+      this.#options.report({
+        is: 'undelivered',
+        ...{ id: event.record.head.id, eventId: event.id, audience, failures },
+      })
+  }
+
   /** Leaves an event that is true to a later round, of this server or another. */
-  async #keep(event: UploadEvent, waiting: readonly string[], failures: number): Promise<void> {
+  async #keep({ event, waiting, failures, since }: Telling): Promise<void> {
     if (this.#outbox === undefined) return
     const notBefore = this.#now() + backoffMs(failures)
     const { teller } = this.#outbox
-    await this.#outbox.put({ event, waiting, teller, notBefore, failures, isTrue: true })
+    const note = { event, waiting, teller, notBefore, failures, isTrue: true }
+    await this.#outbox.put({ ...note, ...(since !== undefined && { since }) })
     this.#lookAt.set(event.id, notBefore)
   }
 
@@ -353,11 +366,12 @@ export class Teller {
     }
   }
 
-  /** Who is to be told. Of parts nobody is: what was uploaded is their final. */
+  /** Who is to be told. Of finished parts few are: what was uploaded is their final. */
   #hearing(kind: EventKind, { head }: UploadRecord): Audience[] {
-    const { audiences } = this.#options
-    if (kind === 'finished' && isPart(head)) return []
-    return audiences.filter((audience) => audience.hears(kind))
+    const isOfPart = kind === 'finished' && isPart(head)
+    return this.#options.audiences.filter(
+      (audience) => audience.hears(kind) && (!isOfPart || audience.hearsParts),
+    )
   }
 
   /** One thing after the other for one upload. */
@@ -370,15 +384,6 @@ export class Teller {
       })
     this.#telling.set(id, running)
   }
-}
-
-/** Names an event for ever: an id may be used again, but not at the same time. */
-export function eventIdOf(kind: EventKind, { head }: UploadRecord): string {
-  return createHash('sha256').update(`${kind}\n${head.createdAt}\n${head.id}`).digest('hex').slice(0, 32)
-}
-
-function eventOf(kind: EventKind, record: UploadRecord, at: number): UploadEvent {
-  return { id: eventIdOf(kind, record), kind, at, record }
 }
 
 async function orAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {

@@ -1,6 +1,6 @@
 /** What the engine asks of a request, whichever dialect it came in; and what is shown to whom. */
 import type { Readable } from 'node:stream'
-import type { Locker, UploadHead, UploadRecord } from '../../stores/contracts.ts'
+import type { Locker, RequestSummary, UploadHead, UploadRecord } from '../../stores/contracts.ts'
 
 /** Who asks. What others own is absent for them, however they ask. */
 export interface Asker {
@@ -58,6 +58,12 @@ export interface UploadRequest {
   reauthorize(): Promise<void> | undefined
   /** Asked when all bytes are stored, before the upload is finished; its errors keep the upload unfinished. */
   beforeFinish(record: UploadRecord): Promise<void>
+  /** The same for a part of a later final. */
+  beforePartFinish?(record: UploadRecord): Promise<void>
+  /** Aborts when the running body shall end and its upload be removed; the reason refuses the request. */
+  readonly stopping?: AbortSignal | undefined
+  /** What is kept of the request for those who are told what it did; without its secrets. */
+  summary?(): RequestSummary | undefined
   /** Told while a body runs. */
   received(record: UploadRecord): void
 }

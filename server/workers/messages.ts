@@ -2,6 +2,7 @@
  * What a primary and its workers say to each other, over the channel that Node opens between a process and its child.
  * Lists are about locks (stores/local/lock-messages.ts).
  */
+import type { RecordNews } from '../../stores/contracts.ts'
 import type { LockReply, LockRequest } from '../../stores/local/lock-messages.ts'
 
 export type FromWorker =
@@ -11,12 +12,17 @@ export type FromWorker =
   | { readonly is: 'listening'; readonly port: number | undefined }
   /** It can not start, and waits to be ended; `message` is a sentence for whoever started the server. */
   | { readonly is: 'refused'; readonly message: string }
+  /** Whether it wants to hear what others do with records; and what it did. */
+  | { readonly is: 'wants-news'; readonly isWanted: boolean }
+  | { readonly is: 'news'; readonly news: readonly RecordNews[] }
   /** It does not hang. */
   | { readonly is: 'beat' }
 
 export type FromPrimary =
   | readonly LockReply[]
   | { readonly is: 'joined'; readonly now: number }
+  | { readonly is: 'wants-news'; readonly isWanted: boolean }
+  | { readonly is: 'news'; readonly news: readonly RecordNews[] }
   | { readonly is: 'stop' }
 
 /** How often a worker says that it does not hang; the primary counts as often who was silent. */

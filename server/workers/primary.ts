@@ -13,6 +13,7 @@ import type { Config } from '../config.ts'
 import { StartError } from '../host/start-checks.ts'
 import { ownFolder, placeOf } from '../place.ts'
 import { beatEveryMs, type FromPrimary, type FromWorker, workerVariable } from './messages.ts'
+import { type NewsPeer, NewsRelay } from './news-relay.ts'
 import { Undelivered } from './undelivered.ts'
 
 /** A worker that was silent for so many beats hangs. One that starts has its hands full. */
@@ -34,6 +35,7 @@ interface Member {
   readonly number: number
   readonly worker: Worker
   readonly peer: LockPeer | undefined
+  readonly news: NewsPeer
   readonly undelivered: Undelivered
   readonly startedAt: number
   isListening: boolean
@@ -55,6 +57,7 @@ export class Primary {
   readonly #options: PrimaryOptions
   readonly #commons: Commons | undefined
   readonly #members = new Set<Member>()
+  readonly #relay = new NewsRelay()
   readonly #pauses = new Set<NodeJS.Timeout>()
   readonly #news = new EventEmitter()
   readonly #watch: NodeJS.Timeout
@@ -121,6 +124,7 @@ export class Primary {
       number,
       worker,
       peer: this.#commons?.locks.connect((replies) => say(member, replies)),
+      news: { say: (message) => say(member, message) },
       undelivered: new Undelivered(worker.process),
       startedAt: performance.now(),
       isListening: false,
@@ -128,6 +132,7 @@ export class Primary {
       silentBeats: 0,
     }
     this.#members.add(member)
+    this.#relay.add(member.news)
     worker.on('message', (message: FromWorker) => this.#hear(member, message))
     worker.on('error', (err) =>
       this.#options.logger.warn({ err, worker: number }, 'a worker can not be reached'),
@@ -140,6 +145,8 @@ export class Primary {
     member.silentBeats = 0
     if (!('is' in message)) member.peer?.receive(message)
     else if (message.is === 'joining') say(member, { is: 'joined', now: this.#commons?.now() ?? Date.now() })
+    else if (message.is === 'wants-news') this.#relay.want(member.news, message.isWanted)
+    else if (message.is === 'news') this.#relay.pass(member.news, message.news)
     else if (message.is === 'refused') {
       // It waits for that: were it to end by itself, its end could be seen before its words.
       member.refusal = message.message
@@ -155,6 +162,7 @@ export class Primary {
   #onExit(member: Member, code: number | null, signal: string | null): void {
     this.#members.delete(member)
     member.peer?.gone()
+    this.#relay.remove(member.news)
     member.undelivered.close()
     this.#commons?.owner.forgetDeadGuests().catch(() => undefined)
     if (this.#is === 'running') this.#replace(member, code, signal)

@@ -3,12 +3,14 @@
  * nobody keeps any more, and its end is what the next server on the folder waits for.
  */
 import { WorkerLocker } from '../../stores/local/worker-locker.ts'
+import { RecordFeed } from '../../stores/record-feed.ts'
 import type { Team } from '../open-uploads.ts'
 import { beatEveryMs, type FromPrimary, type FromWorker } from './messages.ts'
 
 export class WorkerLink implements Team {
   readonly number: number
   readonly locker: WorkerLocker
+  readonly feed: RecordFeed
   /** The first of the workers; when it dies its successor has its number. */
   readonly sweeps: boolean
   readonly #process: NodeJS.Process
@@ -21,6 +23,10 @@ export class WorkerLink implements Team {
     this.sweeps = number === 1
     this.#process = ownProcess
     this.locker = new WorkerLocker((requests) => this.#say(requests))
+    this.feed = new RecordFeed({
+      send: (news) => this.#say({ is: 'news', news }),
+      want: (isWanted) => this.#say({ is: 'wants-news', isWanted }),
+    })
     ownProcess.on('message', (message: FromPrimary) => this.#hear(message))
     // Node would end this process in its own way, and wait for threads, one of which may be waiting for this one (a
     // transaction of LMDB does). Nothing is lost by ending at once.
@@ -53,6 +59,8 @@ export class WorkerLink implements Team {
   #hear(message: FromPrimary): void {
     if (!('is' in message)) this.locker.receive(message)
     else if (message.is === 'joined') this.#onJoined?.(message)
+    else if (message.is === 'wants-news') this.feed.setWanted(message.isWanted)
+    else if (message.is === 'news') this.feed.receive(message.news)
     else {
       this.#isStopped = true
       this.#onStop?.()

@@ -16,6 +16,7 @@ import { asStoreError, type FileSystem, type OpenFile, syncFile, syncNames } fro
 import type { Slot } from './mark-codec.ts'
 import type { MarkFile } from './mark-file.ts'
 import { hasSuccessor } from './opening.ts'
+import { publish, withdraw } from './published.ts'
 
 /**
  * When bytes reach the disk: `finish` before a finished upload is acknowledged, `checkpoint` before every mark,
@@ -128,7 +129,7 @@ export class FileAppender implements Appender {
   }
 
   async finish(length: number, digest?: Digest): Promise<UploadRecord> {
-    const { data, mark, durability, head } = this.#parts
+    const { data, mark, durability, layout, head } = this.#parts
     const declared = this.#slot.length ?? length
     if (length !== declared || length < this.#slot.offset)
       throw new RangeError('an upload finishes at its length, and never behind its mark')
@@ -147,10 +148,16 @@ export class FileAppender implements Appender {
       await this.#syncOrRewind(() => this.#syncBytes())
     }
     const before = this.#slot
-    await this.#move({
-      ...{ state: 'finished', offset: length, syncedOffset: length, length, isReleased: true },
-      ...(digest && { digest }),
-    })
+    if (head.storagePath !== undefined) await publish(layout, head, before.generation, durability !== 'none')
+    try {
+      await this.#move({
+        ...{ state: 'finished', offset: length, syncedOffset: length, length, isReleased: true },
+        ...(digest && { digest }),
+      })
+    } catch (error) {
+      await withdraw(layout, head, before.generation).catch(() => undefined)
+      throw error
+    }
     if (durability === 'none') return this.record
     try {
       await mark.sync()

@@ -37,6 +37,7 @@ import type { MarkFile } from './mark-file.ts'
 import { isNetworkFileSystem } from './network-file-system.ts'
 import { hasSuccessor, Opening } from './opening.ts'
 import { findOrphans, walkMarks } from './orphans.ts'
+import { checkPlace, withdraw } from './published.ts'
 import { type Pace, quickFiles } from './quick-files.ts'
 import { failUnless, Removal } from './removal.ts'
 import { Claims, copyKept } from './take-over.ts'
@@ -131,6 +132,7 @@ export class FileBytes implements ByteStore {
     const { id } = head
     const empty = { offset: 0, syncedOffset: 0, generation: 0, sequence: 0, movedAt: this.#now() }
     const slot = this.#slot({ state: 'open', ...empty }, length)
+    if (head.storagePath !== undefined) await checkPlace(this.layout, head)
     const mark = await createMark(this.#fileSystem, this.layout, id)
     let data: OpenFile | undefined
     try {
@@ -189,6 +191,7 @@ export class FileBytes implements ByteStore {
     }
     if (wasThere || generation > 0) await removal.bury(id, slot)
     if (head.concat !== undefined) await this.concatenation.forget(id)
+    if (head.storagePath !== undefined) for (let n = last; n >= 0; n--) await withdraw(this.layout, head, n)
     await removal.removeFiles(id, last)
     return wasThere
   }
@@ -228,12 +231,14 @@ export class FileBytes implements ByteStore {
 
   async sweepOrphans(olderThanMs: number): Promise<number> {
     let removed = await this.outbox.sweep(olderThanMs)
+    removed += await this.outbox.undelivered.sweep(olderThanMs)
     for await (const orphan of findOrphans(this.#fileSystem, this.layout, olderThanMs, this.#now())) {
       if (orphan.is === 'upload') {
-        const { id, slot, generation, highest } = orphan
+        const { id, head, slot, generation, highest } = orphan
         // A removal that was cut off may have come no further than its own generation.
         if (generation > 0) await this.#removal().bury(id, slot)
         await this.concatenation.forget(id)
+        for (let n = highest; n >= 0; n--) await withdraw(this.layout, head, n)
         await this.#removal().removeFiles(id, highest)
       } else await removeFile(this.#fileSystem, orphan.file)
       removed++
@@ -347,8 +352,10 @@ export class FileBytes implements ByteStore {
         throw new StoreError('superseded', 'the upload was removed meanwhile')
       }
       // What cannot be removed now the sweep will find; the take-over stands.
-      for (let old = 0; old < generation; old++)
+      for (let old = 0; old < generation; old++) {
+        await withdraw(this.layout, head, old).catch(() => undefined)
         await tryToRemove(this.#fileSystem, this.layout.data(id, old))
+      }
       return this.#hold({ head, slot, mark, data, rewound: rewind(before.offset, offset) })
     } catch (error) {
       await Promise.allSettled([mark.close(), data?.close()])

@@ -25,11 +25,27 @@ export class FileOutbox implements Outbox {
   readonly #fileSystem: FileSystem
   readonly #layout: FileLayout
   readonly #durability: () => Durability
+  readonly #folder: string
 
-  constructor(fileSystem: FileSystem, layout: FileLayout, durability: () => Durability) {
+  constructor(
+    fileSystem: FileSystem,
+    layout: FileLayout,
+    durability: () => Durability,
+    folder = layout.outbox,
+  ) {
     this.#fileSystem = fileSystem
     this.#layout = layout
     this.#durability = durability
+    this.#folder = folder
+  }
+
+  /** What was set aside, kept in the same way. */
+  get undelivered(): FileOutbox {
+    return new FileOutbox(this.#fileSystem, this.#layout, this.#durability, this.#layout.undelivered)
+  }
+
+  setAside(note: Note): Promise<void> {
+    return this.undelivered.put(note)
   }
 
   isGone(teller: string): boolean {
@@ -38,12 +54,12 @@ export class FileOutbox implements Outbox {
   }
 
   async put(note: Note): Promise<void> {
-    const aside = path.join(this.#layout.outbox, `.${note.event.id}.${randomBytes(6).toString('hex')}`)
+    const aside = path.join(this.#folder, `.${note.event.id}.${randomBytes(6).toString('hex')}`)
     try {
       await this.#write(aside, JSON.stringify(note))
       await this.#fileSystem.rename(aside, this.#file(note.event.id))
       if (this.#durability() !== 'none')
-        await syncNames(this.#fileSystem, this.#layout.outbox, this.#layout.directory)
+        await syncNames(this.#fileSystem, this.#folder, this.#layout.directory)
     } catch (error) {
       await tryToRemove(this.#fileSystem, aside)
       throw asStoreError(error, 'note an event')
@@ -77,7 +93,7 @@ export class FileOutbox implements Outbox {
     let removed = 0
     for (const name of await this.#names()) {
       if (!name.startsWith('.')) continue
-      const file = path.join(this.#layout.outbox, name)
+      const file = path.join(this.#folder, name)
       const stat = await this.#fileSystem.stat(file).catch(() => undefined)
       if (stat === undefined || Date.now() - stat.mtimeMs <= olderThanMs) continue
       if (await removeFile(this.#fileSystem, file)) removed++
@@ -103,14 +119,14 @@ export class FileOutbox implements Outbox {
       if (errnoOf(error) !== 'ENOENT') throw error
       // A folder that is not mounted is not made: the notes would be out of sight when it is there again.
       await this.#fileSystem.stat(this.#layout.directory)
-      await this.#fileSystem.mkdir(this.#layout.outbox, { recursive: true })
+      await this.#fileSystem.mkdir(this.#folder, { recursive: true })
       return await this.#fileSystem.open(file, 'wx')
     }
   }
 
   async #names(): Promise<string[]> {
     try {
-      return await this.#fileSystem.readdir(this.#layout.outbox)
+      return await this.#fileSystem.readdir(this.#folder)
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return []
       throw asStoreError(error, 'list notes')
@@ -119,7 +135,7 @@ export class FileOutbox implements Outbox {
 
   #file(eventId: string): string {
     if (!/^[0-9a-f]{32}$/.test(eventId)) throw new StoreError('bad-id', 'this is not the id of an event')
-    return path.join(this.#layout.outbox, `${eventId}.json`)
+    return path.join(this.#folder, `${eventId}.json`)
   }
 }
 

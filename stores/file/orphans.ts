@@ -23,7 +23,10 @@ export async function* walkMarks(fileSystem: FileSystem, directory: string): Asy
 /** What is left over: single files, and whole uploads whose removal was cut off. */
 export type Orphan =
   | { readonly is: 'file'; readonly file: string }
-  | ({ readonly is: 'upload'; readonly id: string } & Pick<Current, 'slot' | 'generation' | 'highest'>)
+  | ({ readonly is: 'upload'; readonly id: string } & Pick<
+      Current,
+      'slot' | 'head' | 'generation' | 'highest'
+    >)
 
 export async function* findOrphans(
   fileSystem: FileSystem,

@@ -4,11 +4,24 @@
  * A record and its index entries change in one transaction, so here the indexes are exact. Commits are grouped and
  * synced behind: after a crash of the machine the copies may be older than the marks, which are the truth.
  */
+import { createHash } from 'node:crypto'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Database, open, type RootDatabase } from 'lmdb'
-import { type Digest, type RecordStore, StoreError, type UploadRecord, type Walk } from '../contracts.ts'
+import {
+  type Digest,
+  type ListPlace,
+  type ListQuery,
+  type RecordNews,
+  type RecordPage,
+  type RecordStore,
+  StoreError,
+  type UploadRecord,
+  type Walk,
+} from '../contracts.ts'
 import { digestEntriesOf, digestEntry } from '../digest-index.ts'
+import { isListed } from '../listed.ts'
+import { RecordFeed } from '../record-feed.ts'
 import { damagedLmdb, examineLmdbFile } from './lmdb-file.ts'
 
 interface Entry {
@@ -18,12 +31,16 @@ interface Entry {
 /** Milliseconds since the epoch, and the id. */
 type IndexKey = [at: number, id: string]
 
+type OwnerKey = [owner: string, at: number, id: string]
+
 interface Databases {
   readonly root: RootDatabase
   readonly records: Database<Entry, string>
   readonly expiry: Database<true, IndexKey>
   readonly recent: Database<true, IndexKey>
   readonly digests: Database<true, [entry: string, at: number, id: string]>
+  /** Of uploads that have an owner, but for parts. */
+  readonly owners: Database<true, OwnerKey>
 }
 
 /** What LMDB needs for its 126 readers, and a little more. */
@@ -33,22 +50,30 @@ const lockFileBytes = 12 * 1024
 const AFTER_ALL_IDS = '\uffff'
 
 const idsAtOnce = 100
+const ownerBytesAtMost = 256
 
 export class LmdbRecords implements RecordStore {
   /** Nothing is lost while the file is open; every start is followed by a walk anyway, so none is noted in the file. */
   readonly epoch = 'since the start'
   readonly #directory: string
   readonly #isExamined: boolean
+  readonly #feed: RecordFeed
   #databases: Databases | undefined
   #lastWalk: Walk | undefined
 
   /**
    * `directory` is made when it is missing. It belongs to one process (see FolderOwner) and those that it lets in: they
-   * say `isExamined`, because the file was looked at before them, and must not be while somebody writes to it.
+   * say `isExamined`, because the file was looked at before them, and must not be while somebody writes to it. Several
+   * of them tell each other by their `feed` what they put.
    */
-  constructor(options: { readonly directory: string; readonly isExamined?: boolean }) {
+  constructor(options: {
+    readonly directory: string
+    readonly isExamined?: boolean
+    readonly feed?: RecordFeed
+  }) {
     this.#directory = options.directory
     this.#isExamined = options.isExamined ?? false
+    this.#feed = options.feed ?? new RecordFeed()
   }
 
   get path(): string {
@@ -74,24 +99,33 @@ export class LmdbRecords implements RecordStore {
   async close(): Promise<void> {
     const databases = this.#databases
     this.#databases = this.#lastWalk = undefined
+    this.#feed.close()
     await databases?.root.close()
   }
 
   async put(record: UploadRecord, expiresAt?: number): Promise<void> {
-    const { id, createdAt } = record.head
-    await this.#change((databases) => {
+    const { id, createdAt, owner } = record.head
+    const isNews = await this.#change((databases) => {
       const old = databases.records.get(id)
-      if (old !== undefined && isNewer(old.record, record)) return
+      if (old !== undefined && isNewer(old.record, record)) return false
       const entry: Entry = expiresAt === undefined ? { record } : { record, expiresAt }
       behind(databases.records.put(id, entry))
       // Most puts only move the offset; the indexes stand as they are.
+      const head = old?.record.head
       const isHashed = record.mark.digest !== undefined || old?.record.mark.digest !== undefined
-      if (!isHashed && old?.record.head.createdAt === createdAt && old.expiresAt === expiresAt) return
-      if (old !== undefined) removeIndexes(databases, id, old)
-      for (const entry of digestEntriesOf(record)) behind(databases.digests.put([entry, createdAt, id], true))
-      behind(databases.recent.put([createdAt, id], true))
-      if (expiresAt !== undefined) behind(databases.expiry.put([expiresAt, id], true))
+      const hasMoved = head?.createdAt !== createdAt || head.owner !== owner || old!.expiresAt !== expiresAt
+      if (hasMoved || isHashed) {
+        if (old !== undefined) removeIndexes(databases, id, old)
+        behind(databases.recent.put([createdAt, id], true))
+        if (expiresAt !== undefined) behind(databases.expiry.put([expiresAt, id], true))
+        if (owner !== undefined && isListed(record.head))
+          behind(databases.owners.put([ownerKey(owner), createdAt, id], true))
+        for (const entry of digestEntriesOf(record))
+          behind(databases.digests.put([entry, createdAt, id], true))
+      }
+      return old === undefined || isNewer(record, old.record)
     })
+    if (isNews) this.#feed.tell({ is: 'put', record })
   }
 
   async get(id: string): Promise<UploadRecord | undefined> {
@@ -99,12 +133,14 @@ export class LmdbRecords implements RecordStore {
   }
 
   async remove(id: string): Promise<void> {
-    await this.#change((databases) => {
+    const old = await this.#change((databases) => {
       const old = databases.records.get(id)
-      if (old === undefined) return
+      if (old === undefined) return undefined
       removeIndexes(databases, id, old)
       behind(databases.records.remove(id))
+      return old
     })
+    if (old) this.#feed.tell({ is: 'removed', id, record: old.record })
   }
 
   async expiring(now: number, limit: number): Promise<string[]> {
@@ -126,6 +162,23 @@ export class LmdbRecords implements RecordStore {
     return this.#read(({ digests }) =>
       Array.from(digests.getKeys({ ...range, reverse: true, limit } as never), ([, , id]) => id),
     )
+  }
+
+  async list({ owner, after, limit }: ListQuery): Promise<RecordPage> {
+    return this.#read((databases) => {
+      const places =
+        owner === undefined ? allPlaces(databases, after, limit) : ownPlaces(databases, owner, after, limit)
+      const found = places.map(([, id]) => databases.records.get(id)?.record)
+      const records = found.filter(
+        (record) => record !== undefined && isListed(record.head),
+      ) as UploadRecord[]
+      const next = places.length < limit ? undefined : places.at(-1)
+      return next ? { records, next } : { records }
+    })
+  }
+
+  watch(listener: (news: RecordNews) => void): () => void {
+    return this.#feed.watch(listener)
   }
 
   async *ids(): AsyncIterable<string> {
@@ -158,13 +211,14 @@ export class LmdbRecords implements RecordStore {
       // In its batches of a turn LMDB makes a promise that nobody gets: when a commit fails, on a full disk, its rejection
       // would end the process. Without them commits are grouped all the same.
       const eventTurnBatching = false
-      const root = open({ path: this.path, noSubdir: true, encoding: 'json', maxDbs: 4, eventTurnBatching })
+      const root = open({ path: this.path, noSubdir: true, encoding: 'json', maxDbs: 5, eventTurnBatching })
       return {
         root,
         records: root.openDB({ name: 'records', encoding: 'json' }),
         expiry: root.openDB({ name: 'expiry', encoding: 'json' }),
         recent: root.openDB({ name: 'recent', encoding: 'json' }),
         digests: root.openDB({ name: 'digests', encoding: 'json' }),
+        owners: root.openDB({ name: 'owners', encoding: 'json' }),
       }
     } catch (error) {
       throw asStoreError(error, this.path)
@@ -181,12 +235,10 @@ export class LmdbRecords implements RecordStore {
   }
 
   /** All changes of `change` are committed as one, together with those of others who ask at the same time. */
-  async #change(change: (databases: Databases) => void): Promise<void> {
+  async #change<T>(change: (databases: Databases) => T): Promise<T> {
     const databases = this.#require()
     try {
-      await databases.root.transaction(() => {
-        change(databases)
-      })
+      return await databases.root.transaction(() => change(databases))
     } catch (error) {
       ignoreReason(error)
       throw asStoreError(error, this.path)
@@ -215,6 +267,31 @@ function removeIndexes(databases: Databases, id: string, old: Entry): void {
   behind(databases.recent.remove([createdAt, id]))
   for (const entry of digestEntriesOf(old.record)) behind(databases.digests.remove([entry, createdAt, id]))
   if (old.expiresAt !== undefined) behind(databases.expiry.remove([old.expiresAt, id]))
+  const { owner } = old.record.head
+  if (owner !== undefined) behind(databases.owners.remove([ownerKey(owner), createdAt, id]))
+}
+
+/** A key has 1978 bytes at most, for owner and id; who has a longer name than most is named by its digest. */
+function ownerKey(owner: string): string {
+  if (Buffer.byteLength(owner) <= ownerBytesAtMost) return owner
+  return `sha256:${createHash('sha256').update(owner).digest('hex')}`
+}
+
+function allPlaces({ recent }: Databases, after: ListPlace | undefined, limit: number): IndexKey[] {
+  const range = after ? { start: [after[0], after[1]] as IndexKey, exclusiveStart: true } : {}
+  return Array.from(recent.getKeys({ reverse: true, ...range, limit }))
+}
+
+function ownPlaces(
+  { owners }: Databases,
+  owner: string,
+  after: ListPlace | undefined,
+  limit: number,
+): IndexKey[] {
+  const key = ownerKey(owner)
+  const start: OwnerKey = after ? [key, after[0], after[1]] : [key, Number.MAX_SAFE_INTEGER, AFTER_ALL_IDS]
+  const keys = owners.getKeys({ reverse: true, start, exclusiveStart: true, end: [key, 0, ''], limit })
+  return Array.from(keys, ([, at, id]): IndexKey => [at, id])
 }
 
 function isNewer(a: UploadRecord, b: UploadRecord): boolean {
@@ -222,8 +299,8 @@ function isNewer(a: UploadRecord, b: UploadRecord): boolean {
   return a.mark.sequence > b.mark.sequence
 }
 
-function readAll({ records, expiry, recent, digests }: Databases): void {
-  for (const database of [records, expiry, recent, digests]) for (const _ of database.getRange());
+function readAll({ records, expiry, recent, owners, digests }: Databases): void {
+  for (const database of [records, expiry, recent, owners, digests]) for (const _ of database.getRange());
 }
 
 function asStoreError(error: unknown, path: string): StoreError {

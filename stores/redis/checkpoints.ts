@@ -71,6 +71,7 @@ export class Checkpoints {
         [keys.record(lock.id), keys.lock(lock.id)],
         [...putArgs(record, expiresAt), lock.token],
       )
+      connection.news.feed.tell({ is: 'put', record })
       onReply(lock, reply)
     } catch {
       // The connection says by itself that it is away; anything else is told by the commit.

@@ -39,6 +39,22 @@ export class Keys {
   digest(entry: string): string {
     return `${this.prefix}index:digest:${entry}`
   }
+  /** Sorted set: ids of what one owner has, but for parts, by the time at which they were created. */
+  owned(owner: string): string {
+    return `${this.prefix}index:owner:${owner}`
+  }
+  /** String: there while some process wants to hear of records. */
+  get newsWanted(): string {
+    return `${this.prefix}news:wanted`
+  }
+  /** Channel: processes say that they want to hear of records. */
+  get newsWishes(): string {
+    return `${this.prefix}to:news-wishes`
+  }
+  /** Channel: what happens to records, while somebody wants to hear it. */
+  get news(): string {
+    return `${this.prefix}to:news`
+  }
   /** The last walk through all uploads: when it began, and the run id of Redis. */
   get walk(): string {
     return `${this.prefix}walk`

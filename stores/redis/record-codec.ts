@@ -3,6 +3,7 @@
  */
 import { StoreError, type UploadRecord } from '../contracts.ts'
 import { digestEntriesOf } from '../digest-index.ts'
+import { isListed } from '../listed.ts'
 import type { RedisConnection } from './redis-connection.ts'
 import type { Script } from './scripts.ts'
 
@@ -37,8 +38,8 @@ export async function putWithHints(
     return connection.runScript(put.script, put.keys, put.args)
   })
   const [isPut, newerExpiresAt] = reply as [number, string?]
-  if (isPut === 0)
-    await putExpiry(connection, record.head.id, newerExpiresAt ? Number(newerExpiresAt) : undefined)
+  if (isPut === 1) connection.news.feed.tell({ is: 'put', record })
+  else await putExpiry(connection, record.head.id, newerExpiresAt ? Number(newerExpiresAt) : undefined)
 }
 
 /** Sends the index entries of an upload. Never fails. */
@@ -49,13 +50,15 @@ export async function putHints(
 ): Promise<void> {
   const { head } = record
   const { recent } = connection.keys
-  const found = digestEntriesOf(record).map((entry) =>
-    connection
-      .run((redis) => redis.zadd(connection.keys.digest(entry), head.createdAt, head.id))
-      .catch(() => {}),
+  const indexes = [
+    recent,
+    ...(head.owner !== undefined && isListed(head) ? [connection.keys.owned(head.owner)] : []),
+    ...digestEntriesOf(record).map((entry) => connection.keys.digest(entry)),
+  ]
+  const added = indexes.map((index) =>
+    connection.run((redis) => redis.zadd(index, head.createdAt, head.id)).catch(() => {}),
   )
-  const added = connection.run((redis) => redis.zadd(recent, head.createdAt, head.id)).catch(() => {})
-  await Promise.all([added, ...found, putExpiry(connection, head.id, expiresAt)])
+  await Promise.all([...added, putExpiry(connection, head.id, expiresAt)])
 }
 
 async function putExpiry(

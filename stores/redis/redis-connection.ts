@@ -12,6 +12,7 @@ import type { ClientOptions } from './redis-client.ts'
 import { RedisCluster } from './redis-cluster.ts'
 import { asStoreError, describe, isTimeout, RedisFailure } from './redis-failure.ts'
 import type { HomeEvents, RedisHome } from './redis-home.ts'
+import { RedisNews } from './redis-news.ts'
 import { RedisSingle } from './redis-single.ts'
 import { RedisSubscriber } from './redis-subscriber.ts'
 import { parseRedisUrl, type RedisTarget } from './redis-url.ts'
@@ -51,6 +52,8 @@ export type RedisEvent =
 export class RedisConnection {
   readonly keys: Keys
   readonly commandTimeoutMs: number
+  /** What happens to the records in this Redis. */
+  readonly news: RedisNews
   readonly #target: RedisTarget
   readonly #clientOptions: ClientOptions
   readonly #listeners = new Set<(event: RedisEvent) => void>()
@@ -73,6 +76,7 @@ export class RedisConnection {
       commandTimeoutMs: this.commandTimeoutMs,
       tls: options.tls,
     }
+    this.news = new RedisNews(this)
     if (options.report) this.#listeners.add(options.report)
   }
 
@@ -102,6 +106,7 @@ export class RedisConnection {
     const [subscriber, home] = [this.#subscriber, this.#home]
     this.#subscriber = this.#home = this.#connecting = undefined
     this.#isAvailable = false
+    this.news.close()
     await subscriber?.close()
     await home?.close()
   }
@@ -153,14 +158,18 @@ export class RedisConnection {
 
   /**
    * Hands every message on `channel` to `onMessage`, by a connection of its own. Returns when it is subscribed; after a
-   * loss of the connection it subscribes again by itself. Messages that are sent meanwhile are lost.
+   * loss of the connection it subscribes again by itself, and calls `onAgain`. Messages that are sent meanwhile are lost.
    */
-  async subscribe(channel: string, onMessage: (message: string) => void): Promise<void> {
+  async subscribe(
+    channel: string,
+    onMessage: (message: string) => void,
+    onAgain?: () => void,
+  ): Promise<void> {
     const home = this.#home
     if (home === undefined) throw this.#away()
     this.#subscriber ??= new RedisSubscriber(() => home.makeSubscriber())
     try {
-      await this.#subscriber.add(channel, onMessage)
+      await this.#subscriber.add(channel, onMessage, onAgain)
     } catch (error) {
       throw asStoreError(error, this.#target.shown)
     }

@@ -6,9 +6,14 @@ import type { Socket } from 'node:net'
 import type { Redis } from 'ioredis'
 import { closeClient, firstConnection, reconnectDelayMs } from './redis-client.ts'
 
+interface Hearer {
+  readonly onMessage: (message: string) => void
+  readonly onAgain: (() => void) | undefined
+}
+
 export class RedisSubscriber {
   readonly #makeClient: () => Redis
-  readonly #channels = new Map<string, (message: string) => void>()
+  readonly #channels = new Map<string, Hearer>()
   #client: Redis | undefined
   #starting: Promise<void> | undefined
   #timer: NodeJS.Timeout | undefined
@@ -19,8 +24,8 @@ export class RedisSubscriber {
     this.#makeClient = makeClient
   }
 
-  /** Returns when it is subscribed. */
-  async add(channel: string, onMessage: (message: string) => void): Promise<void> {
+  /** Returns when it is subscribed. `onAgain` is called when it is so again, after a loss of the connection. */
+  async add(channel: string, onMessage: (message: string) => void, onAgain?: () => void): Promise<void> {
     this.#starting ??= this.#connect()
     try {
       await this.#starting
@@ -29,7 +34,7 @@ export class RedisSubscriber {
       throw error
     }
     await this.#client?.subscribe(channel)
-    this.#channels.set(channel, onMessage)
+    this.#channels.set(channel, { onMessage, onAgain })
   }
 
   async remove(channel: string): Promise<void> {
@@ -66,7 +71,9 @@ export class RedisSubscriber {
     const client = this.#makeClient()
     this.#client = client
     client.on('error', () => {})
-    client.on('message', (channel: string, message: string) => this.#channels.get(channel)?.(message))
+    client.on('message', (channel: string, message: string) =>
+      this.#channels.get(channel)?.onMessage(message),
+    )
     const failure = await firstConnection(client)
     if (failure !== undefined) {
       client.disconnect()
@@ -77,7 +84,13 @@ export class RedisSubscriber {
     if (client.status === 'ready') client.once('end', () => this.#connectAgain(client))
     else this.#connectAgain(client)
     const channels = [...this.#channels.keys()]
-    if (channels.length > 0) client.subscribe(...channels).catch(() => client.stream?.destroy())
+    if (channels.length === 0) return
+    client.subscribe(...channels).then(
+      () => {
+        for (const { onAgain } of [...this.#channels.values()]) onAgain?.()
+      },
+      () => client.stream?.destroy(),
+    )
   }
 
   #connectAgain(lost: Redis): void {

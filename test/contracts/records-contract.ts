@@ -2,8 +2,8 @@
  * The contract of `RecordStore`, sentence by sentence, for every implementation.
  */
 import fc from 'fast-check'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { RecordStore, UploadRecord } from '../../stores/contracts.ts'
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
+import type { ListQuery, RecordNews, RecordStore, UploadHead, UploadRecord } from '../../stores/contracts.ts'
 
 export interface RecordsUnderTest {
   /** Two servers that share the records; the same one twice where they live in one process. */
@@ -25,6 +25,44 @@ export function record(id: string, mark: Partial<UploadRecord['mark']> = {}, cre
     movedAt: 1000,
   } as const
   return { head: { id, createdAt, dialect: 'tus' }, mark: { ...defaults, ...mark } }
+}
+
+function owned(
+  id: string,
+  owner: string | undefined,
+  createdAt: number,
+  more: Partial<UploadHead> = {},
+  sequence = 1,
+): UploadRecord {
+  const { head, mark } = record(id, { sequence }, createdAt)
+  return { head: { ...head, ...more, ...(owner !== undefined && { owner }) }, mark }
+}
+
+/** The ids of all pages. */
+async function listed(store: RecordStore, query: ListQuery): Promise<string[]> {
+  const ids: string[] = []
+  let after: ListQuery['after']
+  do {
+    const page = await store.list({ ...query, after })
+    expect(page.records.length).toBeLessThanOrEqual(query.limit)
+    ids.push(...page.records.map(({ head }) => head.id))
+    after = page.next
+  } while (after)
+  return ids
+}
+
+/** What a store tells: `u 3` for the sequence of a copy, `u removed`, `missed`. */
+function watched(store: RecordStore): string[] {
+  const told: string[] = []
+  const stop = store.watch((news) => {
+    if (news.is === 'missed') told.push('missed')
+    else
+      told.push(
+        news.is === 'put' ? `${news.record.head.id} ${news.record.mark.sequence}` : `${news.id} removed`,
+      )
+  })
+  onTestFinished(stop)
+  return told
 }
 
 export function describeRecords(name: string, start: () => Promise<RecordsUnderTest>): void {
@@ -193,6 +231,63 @@ export function describeRecords(name: string, start: () => Promise<RecordsUnderT
       expect((await two.recent(10)).at(-1)?.mark.sequence).toBe(2)
     })
 
+    it('`list` gives the newest creations first, page by page, of one owner or of all', async () => {
+      const own = (id: string, owner: string | undefined, createdAt: number, head = {}) =>
+        one.put(owned(id, owner, createdAt, head), createdAt % 2 ? 5 : undefined)
+      // Several of one moment, on both sides of a page's end.
+      for (let n = 0; n < 7; n++) await own(`m${n}`, 'me', 50 + Math.floor(n / 3))
+      for (let n = 0; n < 3; n++) await own(`y${n}`, n === 1 ? 'you:{x}*' : 'me', 10 + n)
+      await own('nobody', undefined, 70)
+      await two.put(owned('m0', 'me', 50, {}, 2))
+      const mine = ['m6', 'm5', 'm4', 'm3', 'm2', 'm1', 'm0', 'y2', 'y0']
+      for (const limit of [1, 2, 3, 4, 9, 50]) expect(await listed(two, { owner: 'me', limit })).toEqual(mine)
+      expect(await listed(one, { owner: 'you:{x}*', limit: 2 })).toEqual(['y1'])
+      expect(await listed(one, { owner: 'm', limit: 2 })).toEqual([])
+      expect(await listed(one, { limit: 3 })).toEqual(['nobody', ...mine.slice(0, 8), 'y1', 'y0'])
+      expect((await one.list({ owner: 'me', limit: 9 })).records.at(6)?.mark.sequence).toBe(2)
+    })
+
+    it('`list` shows no parts: they are shown with their final', async () => {
+      for (const n of [1, 2, 3]) await one.put(owned(`part${n}`, 'me', n, { concat: 'partial' }))
+      await one.put(owned('final', 'me', 4, { concat: 'final;', parts: ['part1', 'part2'] }))
+      expect(await listed(two, { owner: 'me', limit: 2 })).toEqual(['final'])
+      expect(await listed(two, { limit: 2 })).toEqual(['final'])
+    })
+
+    it('`remove` takes what is owned out of the list, however long its owner is called', async () => {
+      for (const owner of ['me', '\u00e4'.repeat(5000), '']) {
+        await one.put(owned('u', owner, 1), 5)
+        expect(await listed(two, { owner, limit: 2 })).toEqual(['u'])
+        await two.remove('u')
+        expect(await listed(one, { owner, limit: 2 })).toEqual([])
+        expect(await under.remains()).toBe(0)
+      }
+    })
+
+    it('`watch` tells of what is put or removed afterwards, on every server, and of each upload in order', async () => {
+      await one.put(record('before'))
+      const [here, there] = [watched(one), watched(two)]
+      // Who watches may be known elsewhere a moment later; then it is told to look again.
+      if (one !== two) await vi.waitFor(() => expect(there).toContain('missed'), { timeout: 10_000 })
+      here.length = there.length = 0
+      for (let sequence = 1; sequence <= 3; sequence++) await one.put(record('u', { sequence }))
+      await vi.waitFor(() => expect(there.at(-1)).toBe('u 3'))
+      await one.remove('u')
+      await vi.waitFor(() => expect(there.at(-1)).toBe('u removed'))
+      expect(here).toEqual(['u 1', 'u 2', 'u 3', 'u removed'])
+      expect(there.filter((news) => news !== 'missed' && !here.includes(news))).toEqual([])
+    })
+
+    it('tells nobody who has stopped watching', async () => {
+      const news: RecordNews[] = []
+      const stop = one.watch((one) => news.push(one))
+      await one.put(record('u'))
+      stop()
+      stop()
+      await one.put(record('u', { sequence: 2 }))
+      expect(news.filter(({ is }) => is === 'put')).toHaveLength(1)
+    })
+
     it('`lastWalk` answers what the last `noteWalk` said, on every server', async () => {
       expect(await one.lastWalk()).toBe(undefined)
       // A Cluster is known once all of its primaries were met.
@@ -223,6 +318,8 @@ export function describeRecords(name: string, start: () => Promise<RecordsUnderT
         () => one.expiring(1, 1),
         () => one.recent(1),
         () => one.withDigest({ algorithm: 'sha-256', base64: '' }, 1),
+        () => one.list({ limit: 1 }),
+        () => one.list({ owner: 'me', limit: 1 }),
         () => one.lastWalk(),
         () => one.noteWalk({ at: 1, epoch: 'a' }),
         () => one.ids()[Symbol.asyncIterator]().next(),

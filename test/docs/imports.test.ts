@@ -22,7 +22,7 @@ const notForStores = /^(?!fastify|@fastify|@tus\/server|pino|srvx|middie|node:ht
 const rules: Record<string, Rule> = {
   server: { ours: /^(server|stores)\//, others: anything },
   'server/host': {
-    ours: /^(server\/(access|protocol|uploads)\/|stores\/|server\/(errors|config|setting-kinds)\.ts$)/,
+    ours: /^(server\/(access|hooks|protocol|uploads)\/|stores\/|server\/(errors|config|setting-kinds)\.ts$)/,
     others: anything,
   },
   // What a request is known by; of the host only where it writes down what it found out.
@@ -30,7 +30,11 @@ const rules: Record<string, Rule> = {
     ours: /^(server\/(protocol\/|uploads\/upload-request\.ts$|host\/request-facts\.ts$)|server\/(errors|config|settings|setting-kinds|place)\.ts$|stores\/contracts\.ts$)/,
     others: anything,
   },
-  'server/commands': { ours: /^server\/(access\/|setting-kinds\.ts$)/, others: anything },
+  'server/commands': { ours: /^(server\/(access\/|(config|setting-kinds)\.ts$)|stores\/)/, others: anything },
+  'server/hooks': {
+    ours: /^(server\/(protocol|uploads)\/|stores\/|server\/(errors|settings|setting-kinds)\.ts$)/,
+    others: /^(node:|undici$)/,
+  },
   'server/uploads': {
     ours: /^(server\/protocol\/messages|server\/errors|stores\/contracts)\.ts$/,
     others: /^node:(?!http|net|fs)/,

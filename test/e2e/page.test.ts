@@ -177,7 +177,7 @@ describe('several files at once', () => {
     await seen.pressInStatusBar('Pause')
     wire.bytesPerSecond = 0
     await eventually(() => expect(requestsOf(server, 'PATCH')).toBe(3))
-    expect(await seen.page.locator('#finished-list li').count()).toBeLessThan(4)
+    expect(await seen.page.locator('#uploads-list tr[data-state=finished]').count()).toBeLessThan(4)
     await seen.pressInStatusBar('Resume')
     await seen.finished(4)
 
@@ -285,6 +285,97 @@ describe('the page', () => {
     expect(seen.failedRequests).toEqual([])
   })
 
+  it(
+    'counts in a table what the server has, also after a reload, until there is a link',
+    patience,
+    async () => {
+      const { server, wire, open, folder } = await house()
+      const { path } = await randomFile(join(folder, 'film.bin'), 'film', 24 * MiB)
+      const seen = await open()
+      await seen.choose(path)
+      await seen.filesKept(1)
+      wire.bytesPerSecond = 4 * MiB
+      await seen.start()
+      const row = seen.page.locator('#uploads-list tr')
+      const bar = seen.page.getByRole('progressbar', { name: 'Progress of film.bin' })
+      const shown = async () => Number(await bar.getAttribute('value'))
+      await eventually(async () => expect(await shown()).toBeGreaterThan(10))
+      expect(await row.getAttribute('data-state')).toBe('open')
+      expect(await row.locator('.upload-state').textContent()).toMatch(/^Uploading, \d+%$/)
+      wire.bytesPerSecond = trickle
+      await seen.urlsKept(1)
+      await seen.page.reload()
+      await seen.ready()
+      await eventually(async () => expect(await shown()).toBeGreaterThan(10))
+      expect(await seen.page.getByRole('row').count()).toBe(2)
+      expect(await seen.page.getByRole('columnheader').allTextContents()).toEqual([
+        'File',
+        'Size',
+        'State',
+        'Link',
+      ])
+      wire.bytesPerSecond = 0
+      await seen.finished(1)
+      expect(await row.locator('.upload-state').textContent()).toBe('Finished')
+      expect(await bar.count()).toBe(0)
+      expect(requestsOf(server, 'POST')).toBe(1)
+      expect(seen.faults).toEqual([])
+    },
+  )
+
+  it('follows in its table what another server is sent, and says when it is gone', patience, async () => {
+    const { server, wire, open, folder } = await house()
+    const files = await filesOf(folder, 2)
+    const seen = await open()
+    await seen.choose(...files)
+    wire.bytesPerSecond = trickle
+    await seen.start()
+    await seen.urlsKept(2)
+    await seen.forgetKeptFiles()
+    await seen.page.reload()
+    await seen.page.locator('#waiting').waitFor()
+    const rows = seen.page.locator('#uploads-list tr')
+    expect(await rows.count()).toBe(2)
+    wire.bytesPerSecond = 0
+
+    // Past the page, and past the wire that it comes by.
+    const [one, other] = await Promise.all(
+      [0, 1].map(async (n) => new URL((await rows.nth(n).getAttribute('data-url'))!).pathname),
+    )
+    const tus = { 'Tus-Resumable': '1.0.0' }
+    const head = await fetch(server.url + one, { method: 'HEAD', headers: tus })
+    const offset = Number(head.headers.get('upload-offset'))
+    const patched = await fetch(server.url + one, {
+      method: 'PATCH',
+      headers: { ...tus, 'Content-Type': 'application/offset+octet-stream', 'Upload-Offset': String(offset) },
+      body: Buffer.alloc(12 * MiB - offset),
+    })
+    expect(patched.status).toBe(204)
+    await seen.finished(1)
+    await fetch(server.url + other, { method: 'DELETE', headers: tus })
+    await eventually(async () =>
+      expect(await rows.locator('.upload-state').allTextContents()).toContain('No longer on the server'),
+    )
+    await seen.page.locator('#uploads-clear').click()
+    expect(await rows.count()).toBe(0)
+    expect(await seen.page.evaluate('document.activeElement.id')).toBe('uploads-title')
+    expect(seen.faults).toEqual([])
+  })
+
+  it('shows in its table what was sent where the server does not tell', patience, async () => {
+    const { wire, open, folder } = await house(['--uploads-api', 'off'])
+    const { path } = await randomFile(join(folder, 'film.bin'), 'film', 24 * MiB)
+    const seen = await open()
+    await seen.choose(path)
+    wire.bytesPerSecond = 8 * MiB
+    await seen.start()
+    const bar = seen.page.getByRole('progressbar', { name: 'Progress of film.bin' })
+    await eventually(async () => expect(Number(await bar.getAttribute('value'))).toBeGreaterThan(10))
+    wire.bytesPerSecond = 0
+    await seen.finished(1)
+    expect([seen.faults, seen.failedRequests]).toEqual([[], []])
+  })
+
   it('lists finished uploads without links where the server serves no downloads', patience, async () => {
     const { open, folder } = await house(['--disable-download'])
     const { path } = await randomFile(join(folder, 'plan.txt'), 'plan', MiB)
@@ -293,7 +384,7 @@ describe('the page', () => {
     await seen.start()
     await seen.finished(1)
 
-    const row = seen.page.locator('#finished-list li')
+    const row = seen.page.locator('#uploads-list tr')
     expect(await row.locator('.row-name').textContent()).toBe('plan.txt')
     expect(await row.locator('a, button').count()).toBe(0)
     expect(seen.faults).toEqual([])
@@ -359,7 +450,7 @@ function lastOffset(seen: UploadPage): number | undefined {
 }
 
 async function sha256OfLink(seen: UploadPage): Promise<string> {
-  const url = await seen.page.locator('#finished-list a').first().getAttribute('href')
+  const url = await seen.page.locator('#uploads-list a').first().getAttribute('href')
   const answer = await fetch(String(url))
   expect(answer.status).toBe(200)
   return sha256(new Uint8Array(await answer.arrayBuffer()))
@@ -367,7 +458,7 @@ async function sha256OfLink(seen: UploadPage): Promise<string> {
 
 async function downloadByLink(seen: UploadPage, name: string): Promise<{ name: string; sha256: string }> {
   const downloading = seen.page.waitForEvent('download')
-  await seen.page.locator('#finished-list a', { hasText: name }).click()
+  await seen.page.locator('#uploads-list a', { hasText: name }).click()
   const download = await downloading
   return { name: download.suggestedFilename(), sha256: await sha256(await readFile(await download.path())) }
 }
@@ -383,7 +474,7 @@ async function expectFits(seen: UploadPage, { viewport }: { viewport: { width: n
   const width = await seen.page.evaluate('document.documentElement.scrollWidth')
   expect(width).toBeLessThanOrEqual(viewport.width)
   for (const box of await Promise.all(
-    ['.head', '#dashboard', '#finished'].map((selector) => seen.page.locator(selector).boundingBox()),
+    ['.head', '#dashboard', '#uploads'].map((selector) => seen.page.locator(selector).boundingBox()),
   )) {
     expect(box).not.toBeNull()
     expect(box!.x).toBeGreaterThanOrEqual(0)

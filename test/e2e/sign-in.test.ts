@@ -39,17 +39,17 @@ it(
 
     const [download] = await Promise.all([
       page.waitForEvent('download'),
-      page.locator('#finished-list a').click(),
+      page.locator('#uploads-list a').click(),
     ])
     expect(await sha256(await readFile(await download.path()))).toBe(small.sha256)
     expect(download.suggestedFilename()).toBe('small.bin')
 
     await page.reload()
     await seen.ready()
-    expect(await page.locator('#finished-list li').count(), 'in this tab, still signed in').toBe(1)
+    expect(await page.locator('#uploads-list tr').count(), 'in this tab, still signed in').toBe(1)
     await page.locator('#sign-out').click()
     await page.locator('#sign-in').waitFor()
-    expect(await page.locator('#finished-list').isVisible()).toBe(false)
+    expect(await page.locator('#uploads-list').isVisible()).toBe(false)
     expect(await page.evaluate('JSON.stringify([{ ...localStorage }, { ...sessionStorage }])')).not.toContain(
       'tm_',
     )
@@ -57,7 +57,7 @@ it(
     // Somebody else, in the same browser, sees nothing of it.
     await signIn(page, await file.add({ owner: 'bob' }))
     await seen.ready()
-    expect(await page.locator('#finished-list li').count()).toBe(0)
+    expect(await page.locator('#uploads-list tr').count()).toBe(0)
     expect(seen.faults).toEqual([])
     expect(server.output()).not.toContain(ann.slice(16))
     expect(server.output()).not.toMatch(/ticket=[^&\s"]/)

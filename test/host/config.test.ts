@@ -92,7 +92,7 @@ describe('refusing settings', () => {
     [['8080'], {}, '"8080" is not a setting; settings are written as --name value, see --help'],
     [['--prot', '1'], {}, '--prot is not a setting; did you mean --port?'],
     [['-max-sise', '1'], {}, '-max-sise is not a setting; did you mean -max-size?'],
-    [['--hooks-dir', 'x'], {}, '--hooks-dir is not a setting; see --help'],
+    [['--hooks-grpc', 'x'], {}, '--hooks-grpc is not a setting; see --help'],
     [
       [],
       { TIDEMARK_UPLAOD_DIR: 'x' },

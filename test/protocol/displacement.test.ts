@@ -33,7 +33,7 @@ class WatchedLocker extends LocalLocker {
   }
 }
 
-/** A site whose finish hook keeps the lock until it is told to go on; then it refuses, and the upload stays open. */
+/** A site whose finish hook keeps the lock until it is told to go on; then it refuses, and the upload stays open at 2 of 3. */
 async function siteWithBusyHolder(acquireLockTimeoutMs = 20_000) {
   const locker = new WatchedLocker()
   const finishing = deferred()
@@ -140,8 +140,10 @@ describe('who waits, and who does not', () => {
     expect(await older.answer).toMatchObject({ status: 423, headers: { 'retry-after': '1' } })
     letHolderGo()
     expect(await holder.answer).toMatchObject({ status: 400, text: 'not this one' })
-    expect(await newer.answer).toMatchObject({ status: 204, headers: { 'upload-offset': '3' } })
-    expect((await site.send('GET', url)).text).toBe('def')
+    // It had its turn, and sees what the holder kept.
+    expect(await newer.answer).toMatchObject({ status: 409, headers: { 'upload-offset': '2' } })
+    expect((await site.append(url, 2, 'c')).status).toBe(204)
+    expect((await site.send('GET', url)).text).toBe('abc')
   })
 
   for (const method of ['PATCH', 'HEAD', 'DELETE'])
@@ -152,7 +154,7 @@ describe('who waits, and who does not', () => {
       expect(answer).toMatchObject({ status: 423, headers: { 'retry-after': '1' } })
       letHolderGo()
       await holder.answer
-      expect(await site.shown(url)).toBe('0/3')
+      expect(await site.shown(url)).toBe('2/3')
     })
 
   it('row 15: a client that goes away while it waits leaves nothing behind', async () => {
@@ -163,7 +165,7 @@ describe('who waits, and who does not', () => {
     await waiter.closed
     letHolderGo()
     await holder.answer
-    expect(await site.shown(url)).toBe('0/3')
+    expect(await site.shown(url)).toBe('2/3')
     expect(locker.size).toBe(0)
   })
 

@@ -9,6 +9,7 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, inject, it, onTestFinished, vi } from 'vitest'
 import { errorTable } from '../../server/errors.ts'
+import { readEvents } from '../support/event-reader.ts'
 import { makeFolder } from '../support/folder.ts'
 import { randomBytes, sha256 } from '../support/random-file.ts'
 import { type ServerProcess, startServer } from '../support/server-process.ts'
@@ -191,6 +192,21 @@ describe('what passes through', () => {
     site = await startSite(['--max-size', '100MiB'])
   })
   afterAll(() => site.close())
+
+  it('lets a stream of progress through as it comes, and the counts of an upload', async () => {
+    const location = await create(site, { 'Upload-Length': String(8 * MiB) })
+    const path = new URL(location).pathname.replace('/files/', '/uploads/')
+    const stream = await readEvents(`${site.url}${path}/events`)
+    onTestFinished(() => stream.close())
+    expect(stream.headers).toMatchObject({ 'content-type': 'text/event-stream; charset=utf-8' })
+    await stream.until(({ kind }) => kind === 'snapshot')
+    const socket = await openPatch(site, location, 8 * MiB)
+    socket.write(randomBytes('watched', 3 * MiB))
+    const { data } = await stream.until(({ kind, data }) => kind === 'progress' && data.offset === 3 * MiB)
+    expect(data.url).toBe(location)
+    expect(await (await fetch(`${site.url}${path}`)).json()).toMatchObject({ offset: 3 * MiB, percent: 37.5 })
+    socket.destroy()
+  })
 
   it('keeps what a client had sent when its connection was cut', async () => {
     const location = await create(site, { 'Upload-Length': String(8 * MiB) })

@@ -92,7 +92,7 @@ export async function openUploadPage(
     start: () => page.locator('#dashboard .uppy-StatusBar-actionBtn--upload').click(),
     pressInStatusBar: (name) =>
       page.locator(`#dashboard .uppy-StatusBar-actions button[aria-label="${name}"]`).click(),
-    finished: (wanted) => count('#finished-list li[data-url]', wanted),
+    finished: (wanted) => count('#uploads-list tr[data-state=finished]', wanted),
     filesKept: (wanted) => eventually(async () => expect((await kept()).files).toBe(wanted)),
     urlsKept: (wanted) => eventually(async () => expect((await kept()).urls).toBe(wanted)),
     forgetKeptFiles: () => page.evaluate(forgetKept),

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import { expect, inject, it, onTestFinished } from 'vitest'
+import { type Audience, eventIdOf, type TellerEvent } from '../../server/uploads/audience.ts'
 import { newRecord } from '../../server/uploads/rules.ts'
-import { type Audience, backoffMs, eventIdOf, Teller, type TellerEvent } from '../../server/uploads/teller.ts'
+import { backoffMs, Teller } from '../../server/uploads/teller.ts'
 import {
   type EventKind,
   type Locker,

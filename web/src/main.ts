@@ -5,11 +5,12 @@ import './style.css'
 import './uppy.css'
 import { ConnectionBanner } from './connection.ts'
 import { uploadDeleter } from './deletion.ts'
-import { FinishedList } from './finished-list.ts'
 import { readSettings } from './settings.ts'
 import { type Account, SignIn } from './sign-in.ts'
 import { SignedDownloads } from './signed-downloads.ts'
 import { takeTabSlot } from './tab-slot.ts'
+import { UploadFeed } from './upload-feed.ts'
+import { UploadTable } from './upload-table.ts'
 import { startUploader } from './uploader.ts'
 import { WaitingList } from './waiting-list.ts'
 
@@ -17,17 +18,22 @@ const settings = readSettings()
 const signIn = new SignIn(settings)
 const account = await signIn.start()
 const downloads = account === null ? null : new SignedDownloads(signIn)
-const finished = new FinishedList({ canDownload: settings.canDownload && mayRead(account), downloads })
-finished.start()
+const canDownload = settings.canDownload && mayRead(account)
+const table = new UploadTable({ canDownload, downloads }, new UploadFeed(settings, signIn))
+table.start()
 
 const tabSlot = await takeTabSlot()
-const deleteUpload = uploadDeleter(settings, signIn)
+const deleteOnServer = uploadDeleter(settings, signIn)
+const deleteUpload = (url: string) => {
+  table.forget(url)
+  deleteOnServer(url)
+}
 const waiting = new WaitingList((files) => {
   for (const file of files) addFile(file)
 }, deleteUpload)
 const banner = new ConnectionBanner()
 const uppy = startUploader(settings, {
-  ...{ tabSlot, banner, finished, waiting, deleteUpload, signIn, account },
+  ...{ tabSlot, banner, table, waiting, deleteUpload, signIn, account },
 })
 signIn.onAgain(() => void uppy.retryAll())
 waiting.start()

@@ -7,6 +7,8 @@ export interface PageSettings {
   canDownload: boolean
   /** Whether a cancelled upload may be deleted on the server. */
   canDelete: boolean
+  /** Whether the server tells how far uploads are. */
+  canFollow: boolean
   /** Whether the server asks who uploads. */
   needsToken: boolean
 }
@@ -19,6 +21,7 @@ export function readSettings(): PageSettings {
     maxSizeBytes: maxSizeBytes > 0 ? maxSizeBytes : null,
     canDownload: !disabled.includes('download'),
     canDelete: !disabled.includes('termination'),
+    canFollow: !disabled.includes('progress'),
     needsToken: !['', 'none'].includes(metaContent('tidemark-auth')),
   }
 }

@@ -9,12 +9,12 @@ import Tus from '@uppy/tus'
 import type { ConnectionBanner } from './connection.ts'
 import { type DeleteUpload, deleteCancelled } from './deletion.ts'
 import { formatSize } from './dom.ts'
-import type { FinishedList } from './finished-list.ts'
 import { isPassing, retryDelaysMs } from './patience.ts'
 import type { PageSettings } from './settings.ts'
 import type { Account, SignIn } from './sign-in.ts'
 import { StallWatch } from './stall-watch.ts'
 import { strings } from './strings.ts'
+import type { UploadTable } from './upload-table.ts'
 import type { WaitingList } from './waiting-list.ts'
 
 type PageFile = UppyFile<Meta, Body>
@@ -32,7 +32,7 @@ const uploadsAtOnce = 4
 export interface UploaderParts {
   tabSlot: number
   banner: ConnectionBanner
-  finished: FinishedList
+  table: UploadTable
   waiting: WaitingList
   deleteUpload: DeleteUpload
   signIn: SignIn
@@ -67,7 +67,7 @@ export function startUploader(settings: PageSettings, parts: UploaderParts): Pag
     indexedDB: keptFiles,
   })
   deleteCancelled(uppy, parts.deleteUpload)
-  rememberFinished(uppy, parts.finished)
+  tellTable(uppy, parts.table)
   goOnAfterRestore(uppy, parts.waiting)
   quietenWhenIdle(uppy, parts.banner)
   sayWhyItFailed(uppy)
@@ -143,10 +143,16 @@ function tusOptions(
   } satisfies ConstructorParameters<typeof Tus<Meta, Body>>[1]
 }
 
-function rememberFinished(uppy: PageUppy, finished: FinishedList): void {
+function tellTable(uppy: PageUppy, table: UploadTable): void {
+  uppy.on('upload-progress', (file, { bytesUploaded }) => {
+    // The event's own file is older than the URL.
+    const known = file && uppy.getFiles().find(({ id }) => id === file.id)
+    const url = known && uploadUrlOf(known)
+    if (known && url) table.sent({ name: nameOf(known), sizeBytes: known.size ?? 0, url }, bytesUploaded || 0)
+  })
   uppy.on('upload-success', (file, response) => {
     if (file === undefined || response.uploadURL === undefined) return
-    finished.add({ name: nameOf(file), sizeBytes: file.size ?? 0, url: response.uploadURL })
+    table.finished({ name: nameOf(file), sizeBytes: file.size ?? 0, url: response.uploadURL })
   })
 }
 

@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vit
 import { RedisConnection } from '../../../stores/redis/redis-connection.ts'
 import { RedisLocker } from '../../../stores/redis/redis-locker.ts'
 import { RedisRecords } from '../../../stores/redis/redis-records.ts'
+import { record } from '../../contracts/records-contract.ts'
 import { bytesAt, bytesType, type Site, startSite } from '../../protocol/exchange.ts'
 import { type RedisServer, startRedis } from '../../support/redis.ts'
 
@@ -80,6 +81,36 @@ describe('a request costs Redis', () => {
     expect([spent.trips, spent.index]).toEqual([spent.scripts, 4])
   })
 
+  it('one index entry more when its upload has an owner', async () => {
+    const { records } = await warmSite()
+    const owned = record('u')
+    await records.put(owned)
+    const put = () => records.put({ ...owned, head: { ...owned.head, owner: 'ann' } })
+    expect(await cost(put)).toEqual({ scripts: 1, index: 3, trips: 1 })
+  })
+
+  it('no message while nobody watches; while somebody does, one for all that happens at a time', async () => {
+    const { site, records } = await warmSite()
+    const messages = async () =>
+      /^cmdstat_publish:calls=(\d+)/m.exec(await statistics.info('commandstats'))?.[1]
+    await statistics.config('RESETSTAT')
+    await site.createFinished('abc')
+    expect(await messages()).toBeUndefined()
+
+    const connection = new RedisConnection({ url: redis.url })
+    onTestFinished(() => connection.close())
+    const watcher = new RedisRecords({ connection })
+    await watcher.start()
+    const news: string[] = []
+    const stop = watcher.watch((one) => news.push(one.is))
+    await expect.poll(() => news).toEqual(['missed'])
+    const before = Number(await messages())
+    await Promise.all(Array.from({ length: 50 }, (_, n) => records.put(record(`u${n}`))))
+    await expect.poll(() => news.length).toBe(51)
+    expect(Number(await messages()) - before).toBeLessThanOrEqual(2)
+    stop()
+  })
+
   it('three round trips when it terminates', async () => {
     const { site } = await warmSite()
     const url = await site.create(10)
@@ -121,17 +152,18 @@ async function warmSite({ tickMs = 600_000 } = {}) {
   const connection = new RedisConnection({ url: redis.url })
   onTestFinished(() => connection.close())
   const locker = new RedisLocker({ connection, tickMs })
-  const site = await startSite({ locker, records: new RedisRecords({ connection }) })
+  const records = new RedisRecords({ connection })
+  const site = await startSite({ locker, records })
   const lock = await locker.acquire('warm', { timeoutMs: 0 })
   await lock.release()
   const url = await site.create(3)
-  const record = (await site.server.engine.bytes.look(url.split('/').at(-1)!))!
-  const held = await locker.acquire(record.head.id, { timeoutMs: 0 })
-  held.checkpoint!(record)
+  const warm = (await site.server.engine.bytes.look(url.split('/').at(-1)!))!
+  const held = await locker.acquire(warm.head.id, { timeoutMs: 0 })
+  held.checkpoint!(warm)
   await expect.poll(async () => (await counts()).scripts).toBeGreaterThanOrEqual(6)
   await held.release()
   await site.send('DELETE', url)
-  return { site, locker }
+  return { site, locker, records }
 }
 
 /** A PATCH that has sent a byte, and holds its upload. */
