@@ -1,7 +1,7 @@
-// The programs that the tests drive and npm cannot bring: a Redis server, Chromium, nginx, curl, wget, openssl, faketime
-// and a tus client in Python. One table says how each is named, found and installed; `npm test` (scripts/prepare.mjs) and the
-// tests themselves (test/support) both ask it, so that what was checked before the run is what the run uses. Nothing is
-// ever skipped because a program is missing.
+// The programs that the tests drive and npm cannot bring: a Redis server, Chromium, nginx, curl, wget, HTTPie, openssl,
+// faketime and a tus client in Python. One table says how each is named, found and installed; `npm test`
+// (scripts/prepare.mjs) and the tests themselves (test/support) both ask it, so that what was checked before the run is
+// what the run uses. Nothing is ever skipped because a program is missing.
 
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
@@ -10,7 +10,7 @@ import { delimiter, join } from 'node:path'
 import { runQuietly } from './run.mjs'
 
 /**
- * @typedef {'redis' | 'chromium' | 'nginx' | 'curl' | 'wget' | 'openssl' | 'faketime' | 'tuspy'} ProgramName
+ * @typedef {'redis' | 'chromium' | 'nginx' | 'curl' | 'wget' | 'httpie' | 'openssl' | 'faketime' | 'tuspy'} ProgramName
  *
  * `proof`: arguments with which the right program ends well; for commands that alone say nothing.
  * @typedef {{ commands: string[], variable: string, debianPackage: string, ubuntuPackage: string | null, proof?: string[] }} Program
@@ -58,6 +58,12 @@ const programs = {
     variable: 'TIDEMARK_TEST_WGET',
     debianPackage: 'wget',
     ubuntuPackage: 'wget',
+  },
+  httpie: {
+    commands: ['http'],
+    variable: 'TIDEMARK_TEST_HTTPIE',
+    debianPackage: 'httpie',
+    ubuntuPackage: 'httpie',
   },
   // Gives a process a clock of its own.
   faketime: {
@@ -198,6 +204,7 @@ function searchAll() {
     nginx: findProgram('nginx'),
     curl: findProgram('curl'),
     wget: findProgram('wget'),
+    httpie: findProgram('httpie'),
     faketime: findProgram('faketime'),
     openssl: findProgram('openssl'),
     tuspy: findProgram('tuspy'),

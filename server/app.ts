@@ -4,6 +4,7 @@
  * What all requests have in common is said here: how connections live, who is logged, how Node's own refusals sound.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { isIP } from 'node:net'
 import fastify, {
   type FastifyError,
   type FastifyInstance,
@@ -12,20 +13,25 @@ import fastify, {
   type FastifyServerOptions,
 } from 'fastify'
 import type { Logger } from 'pino'
+import { requireAdmin } from './access/admin.ts'
 import type { Gate } from './access/gate.ts'
 import { accessRoutes } from './access/routes.ts'
-import type { Config } from './config.ts'
+import { type Config, plainPathOf } from './config.ts'
 import type { ErrorCode } from './errors.ts'
 import { answerClientErrors } from './host/client-errors.ts'
 import { answerExpectations } from './host/continue.ts'
 import { health } from './host/health.ts'
 import { refusalAnswer } from './host/refusals.ts'
 import { factsOf } from './host/request-facts.ts'
-import { logWhenClosed } from './host/request-log.ts'
+import { logWhenClosed, type RequestEnd } from './host/request-log.ts'
 import { RunningRequests } from './host/running-requests.ts'
 import { sendReply } from './host/send-reply.ts'
 import { isBelow, tusMount } from './host/tus-mount.ts'
 import type { UploadRoom } from './host/upload-room.ts'
+import { type MetricsEndpoint, metricsPage } from './metrics/endpoint.ts'
+import { kindOf, type RequestKind, type RequestTally } from './metrics/request-tally.ts'
+import { maxHeaderBytes } from './protocol/header-limit.ts'
+import { methodOf } from './protocol/tus.ts'
 import { pathOf } from './protocol/upload-url.ts'
 
 export interface AppParts {
@@ -38,10 +44,12 @@ export interface AppParts {
   readonly page?: FastifyPluginAsync
   /** Lists and progress. */
   readonly uploadsApi?: FastifyPluginAsync | undefined
+  /** Where requests are counted. */
+  readonly requests?: RequestTally
+  /** Where the counts can be read; without it they can not be read here. */
+  readonly metrics?: MetricsEndpoint | undefined
 }
 
-/** Metadata and concatenations travel in headers; Node's own limit is 16 KiB. */
-const maxHeaderBytes = 128 * 1024
 /** Longer than the 60 s for which proxies keep idle connections, or they would send requests into a closing one. */
 const keepAliveTimeoutMs = 75_000
 const headersTimeoutMs = 60_000
@@ -51,8 +59,17 @@ const withoutSchemas = {
   compilersFactory: { buildValidator: () => () => () => true, buildSerializer: () => () => JSON.stringify },
 } as unknown as NonNullable<FastifyServerOptions['schemaController']>
 
-export function buildApp({ config, uploads, logger, page, uploadsApi, gate }: AppParts): FastifyInstance {
-  const isUploadUrl = uploadUrlTest(config.basePath)
+export function buildApp({
+  config,
+  uploads,
+  logger,
+  page,
+  uploadsApi,
+  gate,
+  requests,
+  metrics,
+}: AppParts): FastifyInstance {
+  const isUploadUrl = uploadUrlTest(config, metrics?.path)
   const running = new RunningRequests()
   let draining = false
 
@@ -68,7 +85,8 @@ export function buildApp({ config, uploads, logger, page, uploadsApi, gate }: Ap
   })
 
   app.addHook('onRequest', (request, _reply, done) => {
-    factsOf(request.raw).remoteAddress = request.ip
+    // A proxy hands on what the client wrote, which may be any text.
+    if (isIP(request.ip) > 0) factsOf(request.raw).remoteAddress = request.ip
     done()
   })
   app.register(tusMount, { room: uploads, owns: isUploadUrl })
@@ -80,6 +98,7 @@ export function buildApp({ config, uploads, logger, page, uploadsApi, gate }: Ap
   })
   app.register(accessRoutes, { gate })
   app.register(health, { uploads, isDraining: () => draining })
+  if (metrics) app.register(metricsPage, { ...metrics, mayRead: requireAdmin(gate) })
   if (page) app.register(page)
   if (uploadsApi) app.register(uploadsApi)
 
@@ -113,7 +132,7 @@ export function buildApp({ config, uploads, logger, page, uploadsApi, gate }: Ap
     server.maxHeadersCount = 0
     const begin = (req: IncomingMessage, res: ServerResponse) => {
       running.add(req, res)
-      logWhenClosed(req, res, logger)
+      logWhenClosed(req, res, logger, requests && ((end) => count(requests, req, end)))
       res.setHeader('X-Request-ID', factsOf(req).requestId)
     }
     const onRequest = (req: IncomingMessage, res: ServerResponse) => {
@@ -130,8 +149,29 @@ export function buildApp({ config, uploads, logger, page, uploadsApi, gate }: Ap
         refuseRaw(req, res, 'expectation-unknown')
       },
     })
-    answerClientErrors(server, { running, allowedOrigins: config.corsAllowOrigin, logger })
+    answerClientErrors(server, {
+      ...{ running, allowedOrigins: config.corsAllowOrigin, logger },
+      onRefused: (status, code) => requests?.addUnread(status, code),
+    })
+    if (requests) {
+      server.on('connection', (socket) => {
+        requests.connections++
+        socket.once('close', () => requests.connections--)
+      })
+    }
     return server
+  }
+
+  function count(tally: RequestTally, req: IncomingMessage, { status, durationMs }: RequestEnd): void {
+    const method = methodOf(req.method ?? '', req.headers)
+    tally.add({ kind: kindOfRequest(req, method), method, status, code: factsOf(req).code, durationMs })
+  }
+
+  function kindOfRequest({ url = '/' }: IncomingMessage, method: string): RequestKind {
+    if (isUploadUrl(url)) return kindOf(method)
+    const path = pathOf(url)
+    if (path === metrics?.path) return 'metrics'
+    return path.startsWith('/health/') ? 'health' : 'page'
   }
 
   function refuseRaw(req: IncomingMessage, res: ServerResponse, code: ErrorCode): void {
@@ -162,12 +202,21 @@ function isHostClear({ rawHeaders, httpVersion }: IncomingMessage): boolean {
   return hosts === 1 || (hosts === 0 && httpVersion === '1.0')
 }
 
-/** `/files`, `/files/` and all below. At the root health checks keep their place; no id of an upload has a slash in it. */
-function uploadUrlTest(basePath: string): (url: string | undefined) => boolean {
+/**
+ * `/files`, `/files/` and all below. At the root health checks and metrics keep their place; no id of an upload has a
+ * slash in it.
+ */
+function uploadUrlTest(config: Config, metricsPath = ''): (url: string | undefined) => boolean {
+  const { basePath } = config
   const isBelowBase = isBelow(basePath)
+  const plainPath = plainPathOf(config)
+  const isPlain = plainPath === undefined ? () => false : isBelow(plainPath)
   return (url = '/') =>
-    isBelowBase(url) && !(basePath === '/' && /^\/health\/(live|ready)$/.test(pathOf(url)))
+    isPlain(url) ||
+    (isBelowBase(url) && !(basePath === '/' && (isHealth(pathOf(url)) || pathOf(url) === metricsPath)))
 }
+
+const isHealth = (path: string) => /^\/health\/(live|ready)$/.test(path)
 
 /**
  * Closes everything within `timeoutMs`: who has not ended shortly before is cut off, so that the rooms have time left to

@@ -2,8 +2,9 @@
 import type { Logger } from 'pino'
 import proxyAddr from 'proxy-addr'
 import type { Gate } from './access/gate.ts'
-import type { Config } from './config.ts'
+import { type Config, plainPathOf } from './config.ts'
 import { hooksOf } from './hooks/hook-settings.ts'
+import type { Metrics } from './metrics/metrics.ts'
 import {
   type OpenUploadsOptions,
   openUploads,
@@ -13,11 +14,25 @@ import {
 } from './open-uploads.ts'
 import { placeOf } from './place.ts'
 
-export function assemble(config: Config, logger: Logger, team?: Team, gate?: Gate): Promise<Uploads> {
+export interface Surroundings {
+  /** For workers. */
+  readonly team?: Team | undefined
+  readonly gate?: Gate | undefined
+  /** Where it is counted what happens. */
+  readonly metrics?: Metrics
+}
+
+export async function assemble(
+  config: Config,
+  logger: Logger,
+  { team, gate, metrics }: Surroundings = {},
+): Promise<Uploads> {
   const { corsAllowOrigin: origins, redisUrl } = config
   const trusts = proxyAddr.compile([...config.trustedProxies])
+  const plainPath = plainPathOf(config)
   const options: OpenUploadsOptions = {
     path: config.basePath,
+    ...(plainPath !== undefined && { plainPath }),
     directory: config.uploadDir,
     durability: config.durability,
     maxSize: config.maxSizeBytes,
@@ -45,9 +60,15 @@ export function assemble(config: Config, logger: Logger, team?: Team, gate?: Gat
     ...hooksOf(config),
     ...(gate && { gate }),
     describe: placeOf(config),
-    report: (event) => log(logger, event),
+    ...(metrics && { meter: metrics.meter }),
+    report: (event) => {
+      metrics?.note(event)
+      log(logger, event)
+    },
   }
-  return openUploads(options, team)
+  const uploads = await openUploads(options, team)
+  metrics?.watch(uploads.server.engine.bytes.outbox)
+  return uploads
 }
 
 const lines = {

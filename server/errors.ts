@@ -28,6 +28,7 @@ export const errorTable = {
     400,
     'Upload-Metadata must be comma-separated pairs of an ASCII key, unique and without spaces, and a base64 value',
   ],
+  'metadata-too-large': [431, 'Upload-Metadata is longer than the 112 KiB that are kept here'],
   'defer-length-unsupported': [
     400,
     'the store of this server must know the length at the creation: send Upload-Length with the size in bytes',
@@ -59,8 +60,29 @@ export const errorTable = {
   ],
   'id-invalid': [400, 'that upload id can not be used'],
 
+  // Plain forms and plain PUT
+  'method-plain': [405, 'this method is not known here'],
+  'name-invalid': [
+    400,
+    'a file name must have 1 to 255 bytes in UTF-8, no slashes and no control characters, and not be . or ..',
+  ],
+  'name-unknown': [404, 'there is no finished upload of this name'],
+  'range-invalid': [
+    400,
+    'Content-Range must be "bytes first-last/size", with the size in bytes or * where it is not known yet',
+  ],
+  'range-length': [400, 'the body is not as long as its Content-Range says'],
+  'range-conflict': [409, 'Content-Range does not go on where the upload stands; ask with HEAD'],
+  'content-encoded': [415, 'send the file as it is, without a Content-Encoding'],
+  'form-type': [415, 'a form with files must be sent as multipart/form-data, with its boundary'],
+  'form-malformed': [400, 'this form can not be understood'],
+  'form-cut': [400, 'the form ended before its last boundary; what came is kept: send the same form again'],
+  'form-empty': [400, 'there is no file in this form'],
+  'form-large': [413, 'this form has more parts, or longer fields, than are accepted here'],
+  'origin-refused': [403, 'pages of that site may not send forms to this server'],
+
   // What is refused before a room of ours sees it
-  'headers-too-large': [431, 'the headers of this request are too large'],
+  'headers-too-large': [431, 'the headers of this request are more than the 128 KiB that are taken here'],
   'request-malformed': [400, 'this is not a request that can be understood'],
   'request-slow': [408, 'the headers of this request took too long'],
   'host-unclear': [400, 'a request must have exactly one Host header'],

@@ -20,6 +20,7 @@ export {
 export { FileStore, type FileStoreOptions } from '../stores/file/file-store.ts'
 export { LmdbRecords } from '../stores/local/lmdb-records.ts'
 export { LocalLocker } from '../stores/local/local-locker.ts'
+export { Meter } from '../stores/meter.ts'
 export { RedisConfigStore } from '../stores/redis/redis-config-store.ts'
 export { RedisConnection, type RedisConnectionOptions } from '../stores/redis/redis-connection.ts'
 export { RedisLocker, type RedisLockerOptions } from '../stores/redis/redis-locker.ts'

@@ -19,7 +19,14 @@ import type { Gate } from './access/gate.ts'
 import { isOpenToAll, openToAll } from './access/open-to-all.ts'
 import { type Command, commandOf } from './commands/index.ts'
 import { asksFor, type Config, loadConfig, SettingError } from './config.ts'
-import { checkFolder, listenError, removeStaleSocket, StartError, storeError } from './host/start-checks.ts'
+import {
+  checkFolder,
+  listenError,
+  metricsListenError,
+  removeStaleSocket,
+  StartError,
+  storeError,
+} from './host/start-checks.ts'
 import type { Uploads } from './open-uploads.ts'
 import { withoutSecrets } from './setting-kinds.ts'
 import { hasUploadsApi } from './settings.ts'
@@ -59,33 +66,53 @@ async function runCommand(load: Command, argv: readonly string[]): Promise<void>
 }
 
 async function serve(config: Config): Promise<void> {
-  const [{ makeLogger }, { assemble }, { buildApp, closeWithin }, { GateError, logGateEvent, openGate }] =
-    await Promise.all([
-      import('./host/logger.ts'),
-      import('./assemble.ts'),
-      import('./app.ts'),
-      import('./access/open-gate.ts'),
-    ])
+  const [
+    { makeLogger },
+    { assemble },
+    { buildApp, closeWithin },
+    { GateError, logGateEvent, openGate },
+    { Metrics, textOf },
+  ] = await Promise.all([
+    import('./host/logger.ts'),
+    import('./assemble.ts'),
+    import('./app.ts'),
+    import('./access/open-gate.ts'),
+    import('./metrics/metrics.ts'),
+  ])
   if (!link) await checkFolder(config)
   const logger = await makeLogger(config, process.stdout.isTTY, link?.number)
   const gate = await openGate(config, (event) => logGateEvent(logger, event)).catch((cause: unknown) => {
     throw cause instanceof GateError ? new StartError(cause.message, { cause }) : cause
   })
-  const uploads = await assemble(config, logger, link, gate).catch((cause: unknown) => {
+  const metrics = new Metrics({ version: readVersion(), hasRedis: config.redisUrl !== undefined })
+  link?.onMeasure(() => metrics.measure())
+  const read = async () => textOf(link ? await link.gather() : [await metrics.measure()])
+  const uploads = await assemble(config, logger, { team: link, gate, metrics }).catch((cause: unknown) => {
     throw storeError(config, cause)
   })
   const page = config.showPage ? await loadPage(config) : undefined
   const uploadsApi = await loadUploadsApi(config, uploads, gate)
-  const app = buildApp({ config, uploads, logger, gate, uploadsApi, ...(page && { page }) })
-  if (!link && config.unixSock !== undefined) await removeStaleSocket(config.unixSock)
-  await listen(app, config).catch(async (error: unknown) => {
-    await app.close()
-    throw error
+  const { exposeMetrics, metricsPath, metricsPort } = config
+  const isOnOwnPort = metricsPort !== undefined
+  const app = buildApp({
+    ...{ config, uploads, logger, gate, uploadsApi, ...(page && { page }) },
+    requests: metrics.requests,
+    ...(exposeMetrics && !isOnOwnPort && { metrics: { path: metricsPath, read } }),
   })
+  if (!link && config.unixSock !== undefined) await removeStaleSocket(config.unixSock)
+  const closeMetrics = await listen(app, config)
+    .then(() => (link ? undefined : openMetrics(config, logger, read)))
+    .catch(async (error: unknown) => {
+      await app.close()
+      throw error
+    })
 
   // What all workers do together is told by their primary.
   const level = link ? 'debug' : 'info'
-  const end = () => closeWithin(app, config.shutdownTimeoutMs)
+  const end = async () => {
+    await closeWithin(app, config.shutdownTimeoutMs)
+    await closeMetrics?.()
+  }
   const closing = await endOnSignal({ logger, level, delayMs: config.shutdownTimeoutMs, end })
   link?.onStop(() => closing.close())
   const port = portOf(app)
@@ -106,11 +133,34 @@ async function leadWorkers(config: Config, count: number): Promise<void> {
     throw storeError(config, cause)
   })
   const end = async () => {
+    await closeMetrics?.()
     if (!(await primary.stop())) throw new Error('a worker did not end in order')
   }
+  const read = async () => (await import('./metrics/metrics.ts')).textOf(await primary.gather())
+  const closeMetrics = await openMetrics(config, logger, read).catch(async (error: unknown) => {
+    await primary.stop()
+    throw error
+  })
   // The workers keep the time; those that do not are ended by the primary.
   await endOnSignal({ logger, level: 'info', delayMs: config.shutdownTimeoutMs * 2 + 1000, end })
   sayWhere(primary.port, config, logger, count)
+}
+
+/** Where the metrics have a port of their own. Gives what closes it. */
+async function openMetrics(
+  config: Config,
+  logger: Logger,
+  read: () => Promise<string>,
+): Promise<(() => Promise<void>) | undefined> {
+  const { exposeMetrics, metricsHost: host, metricsPort: port, metricsPath: path } = config
+  if (!exposeMetrics || port === undefined) return undefined
+  const { openMetricsPort } = await import('./metrics/endpoint.ts')
+  const own = await openMetricsPort({ host, port }, { path, read }).catch((cause: unknown) => {
+    throw metricsListenError({ host, port }, cause)
+  })
+  const url = `http://${host.includes(':') ? `[${host}]` : host}:${own.port}${path}`
+  logger.info({ url, port: own.port }, `Metrics are at ${url}`)
+  return own.close
 }
 
 /** Where this process is a worker of another one of this program. */
@@ -191,7 +241,7 @@ async function loadUploadsApi(
   gate: Gate | undefined,
 ): Promise<FastifyPluginAsync | undefined> {
   if (!hasUploadsApi(config)) return undefined
-  const [{ uploadsApi, corsHeaders }, { whoAsksBy }] = await Promise.all([
+  const [{ uploadsApi, hostCors }, { whoAsksBy }] = await Promise.all([
     import('./host/uploads-api.ts'),
     import('./access/who-asks.ts'),
   ])
@@ -200,7 +250,7 @@ async function loadUploadsApi(
     uploads,
     ...(gate && { whoAsks: whoAsksBy(gate) }),
     withoutLists: config.uploadsApi === 'named',
-    corsHeaders: (origin: string | undefined) => corsHeaders(corsAllowOrigin, origin),
+    corsHeaders: (origin: string | undefined) => hostCors(corsAllowOrigin, origin),
   }
   return async (app) => void (await app.register(uploadsApi, options))
 }

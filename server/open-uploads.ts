@@ -74,9 +74,10 @@ export async function openUploads(options: OpenUploadsOptions, team?: Team): Pro
   const coordination = await coordinate(options, team)
   const { locker, records, isShared, now, report } = coordination
   const { directory, durability = 'finish', sweepEveryMs = 60_000, ...rest } = options
+  const metered = options.meter ? { meter: options.meter } : {}
   const server = new TidemarkServer({
     ...rest,
-    datastore: new FileStore({ directory, durability, isShared, now }),
+    datastore: new FileStore({ directory, durability, isShared, now, ...metered }),
     locker,
     records,
     now,
@@ -188,6 +189,7 @@ async function coordinateByRedis(options: OpenUploadsOptions, url: string): Prom
     url,
     commandTimeoutMs: Math.min(2_000, Math.floor(leaseMs / 4)),
     ...(redisKeyPrefix !== undefined && { keyPrefix: redisKeyPrefix }),
+    ...(options.meter && { meter: options.meter }),
     report: (event) => options.report?.({ is: 'redis', event }),
   })
   let isRecordMissing = false

@@ -29,9 +29,11 @@ export const tidemark = fastifyPlugin<TidemarkOptions>(
   async (app: FastifyInstance, { path = '/files', uploadsApi: api, ...options }) => {
     const uploads = await openUploads({ ...options, path })
     app.decorate('tidemark', uploads.server)
-    const { gate } = options
+    const { gate, plainPath } = options
     if (api) await app.register(uploadsApi, { ...(gate && { whoAsks: whoAsksBy(gate) }), ...api, uploads })
-    const owns = isBelow(path)
+    const isUpload = isBelow(path)
+    const isPlain = plainPath === undefined ? () => false : isBelow(plainPath)
+    const owns = (url: string) => isUpload(url) || isPlain(url)
     await app.register(tusMount, { room: uploads, owns })
     // Node would tell every client to go on; a refused upload would then be sent in full first.
     app.server.on('checkContinue', (req, res) => {

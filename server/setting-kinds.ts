@@ -83,6 +83,12 @@ export const wholeNumber = (min: number, max: number): Kind<number> => ({
   },
 })
 
+/** A port, or none. */
+export const optionalPort: Kind<number | undefined> = {
+  takes: '<number>',
+  parse: (value) => (value === '' ? undefined : wholeNumber(0, 65_535).parse(value)),
+}
+
 /** How many processes: a number, or `auto` for one on each core. */
 export const workers: Kind<number | 'auto'> = {
   takes: '<number>|auto',
@@ -180,20 +186,43 @@ function timesExactly(number: string, factor: bigint): bigint | undefined {
 /** The path under which uploads live; with a slash at both ends, however it was written. */
 export const basePath: Kind<string> = {
   takes: '<path>',
+  parse: (value) => parsePath(value, '/files/'),
+}
+
+/** A path, or `off`. Without a slash at its end. */
+export const pathOrOff: Kind<string | undefined> = {
+  takes: '<path>|off',
   parse(value) {
-    if (/^https?:/i.test(value)) {
-      throw new BadValue(
-        'must be a path without scheme and host; behind a proxy, --behind-proxy makes upload URLs right',
-      )
-    }
-    const path = value.endsWith('/') ? value : `${value}/`
-    if (!/^\/([A-Za-z0-9._~-]+\/)*$/.test(path) || /\/\.{1,2}\//.test(path)) {
-      throw new BadValue('must be a path such as /files/, of letters, digits and . _ ~ -')
-    }
-    const taken = ['/health/', '/assets/', '/access/'].find((place) => path.startsWith(place))
-    if (taken) throw new BadValue(`must not be below ${taken}, which has its own use`)
+    if (value === 'off') return undefined
+    const path = parsePath(value, '/upload').slice(0, -1)
+    if (path === '') throw new BadValue('must be a path such as /upload, or off, and can not be /')
     return path
   },
+}
+
+/** One path, without a slash at its end. */
+export const ownPath: Kind<string> = {
+  takes: '<path>',
+  parse(value) {
+    const path = parsePath(value, '/metrics').slice(0, -1)
+    if (path === '') throw new BadValue('must be a path such as /metrics, and can not be /')
+    return path
+  },
+}
+
+function parsePath(value: string, example: string): string {
+  if (/^https?:/i.test(value)) {
+    throw new BadValue(
+      'must be a path without scheme and host; behind a proxy, --behind-proxy makes upload URLs right',
+    )
+  }
+  const path = value.endsWith('/') ? value : `${value}/`
+  if (!/^\/([A-Za-z0-9._~-]+\/)*$/.test(path) || /\/\.{1,2}\//.test(path)) {
+    throw new BadValue(`must be a path such as ${example}, of letters, digits and . _ ~ -`)
+  }
+  const taken = ['/health/', '/assets/', '/access/'].find((place) => path.startsWith(place))
+  if (taken) throw new BadValue(`must not be below ${taken}, which has its own use`)
+  return path
 }
 
 /** Addresses, networks, and the names loopback, linklocal and uniquelocal. */
@@ -228,7 +257,7 @@ export const origins: Kind<'*' | RegExp> = {
             'or a regular expression that begins with ^',
         )
       }
-      return origin.toLowerCase().replaceAll('.', '\\.').replaceAll('*', '[^./:]+')
+      return origin.toLowerCase().replaceAll('.', '\\.').replaceAll('*', '[\\w-]+')
     })
     return wholeOrigin(patterns.join('|'))
   },

@@ -14,8 +14,11 @@ import {
   flag,
   type Kind,
   oneOf,
+  optionalPort,
   optionalText,
   origins,
+  ownPath,
+  pathOrOff,
   redisUrl,
   size,
   text,
@@ -43,6 +46,7 @@ const servers = 'More than one server'
 const machine = 'More than one core'
 const pages = 'Browsers'
 const logging = 'Logging'
+const metrics = 'Metrics'
 
 export const settings = {
   host: define({
@@ -73,6 +77,15 @@ export const settings = {
     kind: basePath,
     default: '/files/',
     sentence: 'Path under which uploads are created and live.',
+  }),
+  uploadPath: define({
+    group: listening,
+    flag: 'upload-path',
+    kind: pathOrOff,
+    default: '/upload',
+    sentence:
+      'Path for tools that know no tus: forms are sent to it, files are put under names below it; off for neither. ' +
+      'While base-path is / or shares its path, it is off.',
   }),
   behindProxy: define({
     group: listening,
@@ -299,13 +312,52 @@ export const settings = {
     default: 'auto',
     sentence: 'One JSON object a line, or lines for people; auto is pretty on a terminal and JSON elsewhere.',
   }),
+
+  exposeMetrics: define({
+    group: metrics,
+    flag: 'expose-metrics',
+    kind: flag,
+    default: 'true',
+    sentence: 'Let Prometheus read the metrics of this server.',
+  }),
+  metricsPath: define({
+    group: metrics,
+    flag: 'metrics-path',
+    kind: ownPath,
+    default: '/metrics',
+    sentence: 'Path of the metrics.',
+  }),
+  metricsPort: define({
+    group: metrics,
+    flag: 'metrics-port',
+    kind: optionalPort,
+    default: '',
+    defaultSays: 'none: the metrics are on the port of the uploads',
+    sentence:
+      'Serve the metrics on a port of their own, to all who reach it, and nowhere else; 0 takes a free one.',
+  }),
+  metricsHost: define({
+    group: metrics,
+    flag: 'metrics-host',
+    kind: text('<address>'),
+    default: '127.0.0.1',
+    sentence: 'Address of that port; the default is for this machine alone.',
+  }),
 } as const
 
-/** Uploads go first where they could be meant. */
-const hasRoomForUploadsApi = (basePath: string): boolean => basePath !== '/' && basePath !== '/uploads/'
+const uploadsApiPath = '/uploads'
 
-export function hasUploadsApi({ uploadsApi, basePath }: Pick<Config, 'uploadsApi' | 'basePath'>): boolean {
-  return uploadsApi !== 'off' && hasRoomForUploadsApi(basePath)
+/** Uploads go first where they could be meant. */
+function hasRoomForUploadsApi({
+  basePath,
+  uploadPath = '',
+}: Pick<Config, 'basePath' | 'uploadPath'>): boolean {
+  const isPlain = uploadPath === uploadsApiPath || uploadPath.startsWith(`${uploadsApiPath}/`)
+  return basePath !== '/' && basePath !== `${uploadsApiPath}/` && !isPlain
+}
+
+export function hasUploadsApi(config: Pick<Config, 'uploadsApi' | 'basePath' | 'uploadPath'>): boolean {
+  return config.uploadsApi !== 'off' && hasRoomForUploadsApi(config)
 }
 
 type Settings = typeof settings
@@ -314,6 +366,16 @@ type ValueOf<S> = S extends Setting<infer T> ? T : never
 
 /** Every setting, parsed. Units are in the names; what is empty in text is undefined here. */
 export type Config = { readonly [K in SettingKey]: ValueOf<Settings[K]> }
+
+/** Where forms and plain files go; undefined where that is switched off, or would be in the way of the uploads themselves. */
+export function plainPathOf({
+  uploadPath,
+  basePath,
+}: Pick<Config, 'uploadPath' | 'basePath'>): string | undefined {
+  if (uploadPath === undefined) return undefined
+  const plain = `${uploadPath}/`
+  return plain.startsWith(basePath) || basePath.startsWith(plain) ? undefined : uploadPath
+}
 
 export const variableOf = (flagName: string): string =>
   `TIDEMARK_${flagName.toUpperCase().replaceAll('-', '_')}`
@@ -351,8 +413,14 @@ export const rules: readonly Rule[] = [
   },
   {
     setting: 'uploadsApi',
-    breaks: ({ config }) => config.uploadsApi !== 'off' && !hasRoomForUploadsApi(config.basePath),
-    says: ({ name }) => `has no effect while ${name('basePath')} has that place; set it to off`,
+    breaks: ({ config }) => config.uploadsApi !== 'off' && !hasRoomForUploadsApi(config),
+    says: ({ config, name }) =>
+      `has no effect while ${name(config.uploadPath?.startsWith(uploadsApiPath) ? 'uploadPath' : 'basePath')} has that place; set it to off`,
+  },
+  {
+    setting: 'uploadPath',
+    breaks: ({ config }) => config.uploadPath !== undefined && plainPathOf(config) === undefined,
+    says: ({ name }) => `must not be below ${name('basePath')}, nor above it`,
   },
   {
     setting: 'expireMode',
@@ -369,5 +437,27 @@ export const rules: readonly Rule[] = [
     breaks: ({ config }) => config.redisUrl === undefined,
     says: ({ name }) => `has no effect without ${name('redisUrl')}`,
   },
+  ...(['metricsPath', 'metricsPort'] as const).map((setting) => ({
+    setting,
+    breaks: ({ config }: Given) => !config.exposeMetrics,
+    says: ({ name }: Given) => `has no effect while ${name('exposeMetrics')} is false`,
+  })),
+  ...(['basePath', 'metricsPath'] as const).map((setting) => ({
+    setting,
+    breaks: ({ config }: Given) => isMetricsPathTaken(config),
+    says: ({ name }: Given) =>
+      `does not go together with ${name(setting === 'basePath' ? 'metricsPath' : 'basePath')}: the metrics can not be among the uploads`,
+  })),
+  {
+    setting: 'metricsHost',
+    breaks: ({ config }) => config.metricsPort === undefined,
+    says: ({ name }) => `has no effect without ${name('metricsPort')}`,
+  },
   ...accessRules,
 ]
+
+/** At the root the metrics keep their place, as an upload's id has no slash and can not be theirs. */
+function isMetricsPathTaken({ exposeMetrics, metricsPort, metricsPath, basePath }: Config): boolean {
+  if (!exposeMetrics || metricsPort !== undefined || basePath === '/') return false
+  return `${metricsPath}/`.startsWith(basePath)
+}

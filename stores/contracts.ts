@@ -24,8 +24,8 @@ export interface UploadHead {
   readonly metadata?: string
   /** Milliseconds since the epoch. */
   readonly createdAt: number
-  /** The protocol that created the upload; it decides how its URL answers. */
-  readonly dialect: 'tus'
+  /** What created the upload: the tus protocol, a plain PUT, or a form. */
+  readonly dialect: 'tus' | 'put' | 'form'
   /** `Upload-Concat` exactly as sent: `partial`, or `final;...`. */
   readonly concat?: string
   /** A final: the ids of its parts, in their order; one may be there twice. */
@@ -148,6 +148,8 @@ export interface ByteStore {
   readonly concatenation?: Concatenation
   /** Where it is noted what is still to be told; undefined in a store that keeps no notes, and then a crash is silent. */
   readonly outbox?: Outbox
+  /** How uploads are found by names; undefined in a store that can not do it, and then nothing can be uploaded by name. */
+  readonly names?: Names
 }
 
 /** Bytes of another upload that are ready to be an upload's own. Exactly one of the two is called. */
@@ -214,6 +216,25 @@ export interface Appender {
   fail(): Promise<UploadRecord>
   /** Gives the hold up. A mark that was not committed stays where it was. */
   close(): Promise<void>
+}
+
+// ---------------------------------------------------------------------------------------------------------- names
+
+/**
+ * Finds uploads by a name that their clients gave, on every server, without a search. A name is 64 hexadecimal digits, and
+ * may have many uploads.
+ *
+ * - A name may have uploads that are gone, or were never made. Look at the upload.
+ * - What a `lasting` `add` noted outlives what the bytes of a finished upload outlive.
+ * - Adding what is there and removing what is not there is no error.
+ */
+export interface Names {
+  add(name: string, id: string, options: { lasting: boolean; now: number }): Promise<void>
+  remove(name: string, id: string): Promise<void>
+  /** In no order. `addedAt` is what `now` was, in milliseconds since the epoch. */
+  list(name: string): Promise<{ readonly id: string; readonly addedAt: number }[]>
+  /** Whether the last writer of an upload is done with it, or provably dead. False for one that is not there. */
+  isAtRest(id: string): Promise<boolean>
 }
 
 // --------------------------------------------------------------------------------------------------------- outbox

@@ -2,8 +2,9 @@
 import type { FastifyReply, FastifyRequest, onRequestAsyncHookHandler } from 'fastify'
 import { Refusal } from '../errors.ts'
 import { factsOf } from '../host/request-facts.ts'
+import { renderRefusal } from '../protocol/tus.ts'
 import { authorizationOf } from './bearer.ts'
-import { type AccessRequest, type Gate, outOfScope, realm } from './gate.ts'
+import { type AccessRequest, type Gate, outOfScope } from './gate.ts'
 import { type Identity, may, type Scope } from './identity.ts'
 
 /** What a gate is shown of a plain request of Fastify. */
@@ -47,15 +48,6 @@ const identities = new WeakMap<FastifyRequest, Identity>()
 
 export function sendRefusal(request: FastifyRequest, reply: FastifyReply, refusal: Refusal): FastifyReply {
   factsOf(request.raw).code = refusal.code
-  const { status, message, challenge, retryAfterS } = refusal
-  return reply
-    .code(status)
-    .headers({
-      'Cache-Control': 'no-store',
-      'Content-Type': 'text/plain; charset=utf-8',
-      'X-Content-Type-Options': 'nosniff',
-      ...(status === 401 && { 'WWW-Authenticate': challenge ?? `Bearer realm="${realm}"` }),
-      ...(retryAfterS !== undefined && { 'Retry-After': String(retryAfterS) }),
-    })
-    .send(`${refusal.code}: ${message}\n`)
+  const { status, headers, body } = renderRefusal(refusal)
+  return reply.code(status).headers(headers).send(body)
 }

@@ -12,6 +12,7 @@ import { type Identity, isAdmin, isTypeAllowed, may, type Scope } from './identi
 
 const scopeByMethod: Readonly<Record<string, Scope>> = {
   POST: 'create',
+  PUT: 'create',
   PATCH: 'append',
   HEAD: 'ask',
   DELETE: 'terminate',
@@ -47,6 +48,11 @@ export class Admission {
   refuse(command: Command): Refusal | undefined {
     const sends = command.do === 'create' && command.hasBody
     return sends && !may(this.identity, 'append') ? outOfScope('append') : undefined
+  }
+
+  /** Throws when this is not allowed, beside what the method says by itself. */
+  demand(scope: Scope): void {
+    if (!may(this.identity, scope)) throw outOfScope(scope)
   }
 
   maxBytes(ofServer: number): number {

@@ -30,7 +30,7 @@ export interface Gate {
   close?(): Promise<void> | void
 }
 
-export const realm = 'Tidemark'
+const realm = 'Tidemark'
 
 /** 401. `error` as in RFC 6750, 3.1; without one the request did not try to sign in. */
 export function unauthorized(error?: 'invalid_token' | 'invalid_request', detail?: string): Refusal {

@@ -15,7 +15,13 @@ const lingerMs = 2000
 
 export function answerClientErrors(
   server: Server,
-  options: { running: RunningRequests; allowedOrigins: Config['corsAllowOrigin']; logger: Logger },
+  options: {
+    running: RunningRequests
+    allowedOrigins: Config['corsAllowOrigin']
+    logger: Logger
+    /** Told of what was refused before it was a request. */
+    onRefused?: (status: number, code: ErrorCode) => void
+  },
 ): void {
   const refused = new WeakSet<Socket>()
 
@@ -35,6 +41,7 @@ export function answerClientErrors(
       broken.facts.code = code
       broken.facts.status = status
     } else {
+      options.onRefused?.(status, code)
       options.logger.info({ status, code, reason, remoteAddress }, 'request refused unread')
     }
     socket.end(

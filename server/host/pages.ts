@@ -41,6 +41,14 @@ const contentSecurityPolicy = [
   "frame-ancestors 'none'",
 ].join('; ')
 
+/** What a page can ask a browser for, and this one never does: also not in the name of something that got in. */
+const permissionsPolicy = [
+  ...['accelerometer', 'camera', 'display-capture', 'geolocation', 'gyroscope', 'magnetometer', 'microphone'],
+  ...['midi', 'payment', 'usb'],
+]
+  .map((name) => `${name}=()`)
+  .join(', ')
+
 // No Strict-Transport-Security: whether a host is for https alone is known to what ends TLS, not to this server.
 const securityHeaders = {
   'content-security-policy': contentSecurityPolicy,
@@ -48,6 +56,8 @@ const securityHeaders = {
   'x-frame-options': 'DENY',
   'referrer-policy': 'no-referrer',
   'cross-origin-resource-policy': 'same-origin',
+  'cross-origin-opener-policy': 'same-origin',
+  'permissions-policy': permissionsPolicy,
 }
 
 const oneYearMs = 365 * 24 * 60 * 60 * 1000

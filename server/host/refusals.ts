@@ -1,11 +1,13 @@
 /**
- * How the host itself says no, before or beside the rooms. A tus client may be at the other end of any URL, so these
- * answers carry the protocol's version, can be read by pages of other sites, and say code and sentence.
+ * How the host itself says no, before or beside the rooms: as uploads say it. A tus client may be at the other end of any
+ * URL, and a page of another site must be able to read the answer.
  */
 import type { Config } from '../config.ts'
-import { type ErrorCode, errorTable } from '../errors.ts'
+import { type ErrorCode, Refusal } from '../errors.ts'
+import { corsHeaders } from '../protocol/cors.ts'
+import { renderRefusal } from '../protocol/tus.ts'
 
-export interface Answer {
+export interface RefusalAnswer {
   readonly status: number
   readonly headers: Readonly<Record<string, string>>
   readonly body: string
@@ -15,30 +17,17 @@ export function refusalAnswer(
   code: ErrorCode,
   allowed: Config['corsAllowOrigin'],
   origin: string | undefined,
-): Answer {
-  const [status, sentence] = errorTable[code]
-  const body = `${code}: ${sentence}\n`
-  return {
-    status,
-    headers: {
-      'Tus-Resumable': '1.0.0',
-      ...corsHeaders(allowed, origin),
-      'Cache-Control': 'no-store',
-      'Content-Type': 'text/plain; charset=utf-8',
-      'X-Content-Type-Options': 'nosniff',
-      'Content-Length': String(Buffer.byteLength(body)),
-    },
-    body,
-  }
+): RefusalAnswer {
+  const { status, headers, body = '' } = renderRefusal(new Refusal(code))
+  const cors = hostCors(allowed, origin)
+  return { status, headers: { ...headers, ...cors, 'Content-Length': String(Buffer.byteLength(body)) }, body }
 }
 
 /** The CORS headers of what the host itself answers. */
-export function corsHeaders(
+export function hostCors(
   allowed: Config['corsAllowOrigin'],
   origin: string | undefined,
 ): Record<string, string> {
-  const expose = { 'Access-Control-Expose-Headers': 'Tus-Resumable, WWW-Authenticate, X-Request-ID' }
-  if (allowed === '*') return { 'Access-Control-Allow-Origin': '*', ...expose }
-  if (origin === undefined || !allowed.test(origin)) return { Vary: 'Origin' }
-  return { 'Access-Control-Allow-Origin': origin, Vary: 'Origin', ...expose }
+  const allowedOrigins = allowed === '*' ? undefined : (asking: string) => allowed.test(asking)
+  return corsHeaders({ origin }, { allowedOrigins }, false)
 }

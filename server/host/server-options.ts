@@ -2,6 +2,7 @@
 import type { ServerOptions } from '@tus/server'
 import type { DataStore } from '@tus/utils'
 import type { ByteStore, Now, RecordStore } from '../../stores/contracts.ts'
+import type { Meter } from '../../stores/meter.ts'
 import type { Gate } from '../access/gate.ts'
 import type { HookEvent, HookSettings } from '../hooks/hooks.ts'
 import type { EngineSettings } from '../uploads/engine.ts'
@@ -33,6 +34,8 @@ export interface TidemarkServerOptions
   /** How long a request waits for its upload. Default 20,000. */
   readonly acquireLockTimeoutMs?: number
   readonly disableTermination?: boolean
+  /** Where forms and plain files are received, beside `path`. Default: nowhere. Needs a store of Tidemark. */
+  readonly plainPath?: string
   /** Remove parts once all uploads that were made of them are finished. Default: they stay. */
   readonly removeParts?: boolean
   readonly disableDownload?: boolean
@@ -59,6 +62,8 @@ export interface TidemarkServerOptions
   readonly hooks?: HookSettings
   /** Whose `X-Forwarded-*` count, when `respectForwardedHeaders` is set. Default: everybody's. */
   readonly trustsProxy?: (address: string) => boolean
+  /** Where it is counted what happens. */
+  readonly meter?: Meter
   /**
    * Who may upload, and what: asked when a request begins, and again before it finishes an upload. What one owner creates
    * is absent for all others. Default: everybody may do everything.

@@ -82,6 +82,14 @@ export function listenError(config: Pick<Config, 'host' | 'port' | 'unixSock'>, 
     : new StartError(`--port ${port} can not be used on ${host}: ${why}`, { cause })
 }
 
+/** The same for a port that is for metrics alone. */
+export function metricsListenError(
+  { host, port }: { host: string; port: number },
+  cause: unknown,
+): StartError {
+  return new StartError(`--metrics-port ${port} can not be used on ${host}: ${inWords(cause)}`, { cause })
+}
+
 const words: Readonly<Record<string, string>> = {
   EACCES: 'permission denied',
   EPERM: 'permission denied',

@@ -3,6 +3,7 @@
  * through Tidemark's own dialect and engine. What it promises stands in docs/reliability.md.
  */
 import http, { type IncomingMessage, type ServerResponse } from 'node:http'
+import type { Readable } from 'node:stream'
 import { Server } from '@tus/server'
 import { StoreError, type UploadRecord } from '../../stores/contracts.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
@@ -15,8 +16,11 @@ import { HookError } from '../hooks/hook-types.ts'
 import { Hooks } from '../hooks/hooks.ts'
 import { changed } from '../hooks/request-hooks.ts'
 import { storageOf } from '../hooks/storage.ts'
+import type { Visit } from '../plain/door.ts'
+import { PlainRoom } from '../plain/plain-room.ts'
 import { corsHeaders } from '../protocol/cors.ts'
 import { formatReprDigest } from '../protocol/digest.ts'
+import { maxHeaderBytes } from '../protocol/header-limit.ts'
 import type { Command, Outcome } from '../protocol/messages.ts'
 import { type Abilities, type Answer, methodOf, parseTus, renderTus } from '../protocol/tus.ts'
 import { pathOf } from '../protocol/upload-url.ts'
@@ -26,6 +30,7 @@ import { type Progress, progressOf } from '../uploads/progress.ts'
 import { Sweeper } from '../uploads/sweeper.ts'
 import { abilitiesOf, byteStoreOf, checkGate, expiryOf, refuseUnable } from './abilities.ts'
 import { audiencesOf } from './audiences.ts'
+import { BodyExchange } from './body-exchange.ts'
 import { download, validatorHeaders } from './download.ts'
 import { type Exchange, NodeExchange, type Reply, toWebResponse, WebExchange } from './exchange.ts'
 import { Lockers } from './lockers.ts'
@@ -41,6 +46,7 @@ export class TidemarkServer extends Server {
   readonly #urls: UploadUrls
   readonly #lockers: Lockers
   readonly #hooks: Hooks | undefined
+  readonly #plain: PlainRoom | undefined
   #started: Promise<void> | undefined
 
   constructor(options: TidemarkServerOptions) {
@@ -68,6 +74,7 @@ export class TidemarkServer extends Server {
       audiences: audiencesOf(options, this.#events, (id) => this.#ownRequest(id), this.#hooks),
       report: (event) => options.report?.(event),
       ...(options.now && { now: options.now }),
+      ...(options.meter && { meter: options.meter }),
       settings: {
         expiry: expiryOf(options),
         idleMs: options.networkTimeoutMs ?? 60_000,
@@ -80,6 +87,7 @@ export class TidemarkServer extends Server {
       },
     })
     this.#abilities = abilitiesOf(bytes, options)
+    this.#plain = this.#plainRoom(options)
   }
 
   /** Opens store, records and locker. The first request does it when nobody did before. */
@@ -152,8 +160,7 @@ export class TidemarkServer extends Server {
   // biome-ignore lint/suspicious/noExplicitAny: the arguments are those of net.Server.listen, as in the base class
   override listen(...args: any[]): http.Server {
     const onRequest = (req: IncomingMessage, res: ServerResponse) => void this.handle(req, res)
-    // A concatenation names a thousand uploads in one header; Node's own limit is 16 KiB.
-    const server = http.createServer({ requestTimeout: 0, maxHeaderSize: 128 * 1024 }, onRequest)
+    const server = http.createServer({ requestTimeout: 0, maxHeaderSize: maxHeaderBytes }, onRequest)
     server.on('checkContinue', (req: IncomingMessage, res: ServerResponse) => {
       new NodeExchange(req, res).facts.expectsContinue = true
       onRequest(req, res)
@@ -162,6 +169,7 @@ export class TidemarkServer extends Server {
   }
 
   async #reply(exchange: Exchange): Promise<Reply> {
+    if (this.#plain?.owns(exchange.url)) return this.#plain.reply(exchange)
     const method = methodOf(exchange.method, exchange.headers)
     const reply = await this.#answer(exchange, method)
     if (reply.is !== 'answer') return reply
@@ -208,8 +216,7 @@ export class TidemarkServer extends Server {
     const refusal = refuseUnable(command, this.engine.bytes, this.#options)
     if (refusal) throw asAsked(command, refusal)
     if (command.do !== 'options') request.locker = await this.#lockers.of(exchange)
-    const { hooks, asker } = request
-    if (hooks?.asksForAccess) await askForAccess(command, hooks, { bytes: this.engine.bytes, asker })
+    await this.#allow(request, command)
     const outcome = await this.#perform(command, request)
     if (outcome.is === 'cut') {
       exchange.facts.code = outcome.why
@@ -225,6 +232,10 @@ export class TidemarkServer extends Server {
     })
     if (outcome.is === 'offset') Object.assign(answer.headers, this.#headersOf(outcome.record))
     return { is: 'answer', ...this.#conclude(command, outcome, answer, request, exchange) }
+  }
+
+  async #allow({ hooks, asker }: HookedRequest, command: Command): Promise<void> {
+    if (hooks?.asksForAccess) await askForAccess(command, hooks, { bytes: this.engine.bytes, asker })
   }
 
   async #download(record: UploadRecord, exchange: Exchange, request: HookedRequest): Promise<Reply> {
@@ -349,6 +360,37 @@ export class TidemarkServer extends Server {
   #onUnexpected(error: unknown, facts: Exchange['facts']): void {
     facts.error = error
     this.#options.report?.({ is: 'request-failed', error })
+  }
+
+  /** Where forms and plain files are received; undefined when nobody wants it, or the store can not find names. */
+  #plainRoom(options: TidemarkServerOptions): PlainRoom | undefined {
+    const { plainPath } = options
+    if (plainPath === undefined || this.engine.bytes.names === undefined) return undefined
+    return new PlainRoom(plainPath, {
+      engine: this.engine,
+      options,
+      enter: (exchange, writes) => this.#enter(exchange, writes),
+      locationOf: (id, exchange) => this.#urls.locationOf(id, exchange),
+      download: (record, exchange, request) => this.#download(record, exchange, request),
+      answerError: (error, exchange, method) => this.#answerError(error, exchange, method),
+    })
+  }
+
+  async #enter(exchange: Exchange, writes: boolean): Promise<Visit> {
+    const { gate } = this.#options
+    const admission = gate && (await this.#admit(gate, exchange, exchange.method))
+    if (writes) admission?.demand('append')
+    await this.start()
+    const urlOf = (id: string) => this.#urls.locationOf(id, exchange)
+    const locker = await this.#lockers.of(exchange)
+    const requestOf = async (body?: () => Readable) => {
+      const of = body ? new BodyExchange(exchange, body) : exchange
+      const request = new HookedRequest(of, this.#options, this.#events, urlOf, this.#hooks)
+      if (admission) request.admit(admission)
+      request.locker = locker
+      return request
+    }
+    return { exchange, requestOf, allow: (request, command) => this.#allow(request, command) }
   }
 
   /** What is done without a request has hooks all the same; they are shown one that asks for nothing. */

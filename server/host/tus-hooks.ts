@@ -12,7 +12,7 @@ import type { Admission } from '../access/admission.ts'
 import type { Hooks } from '../hooks/hooks.ts'
 import { withoutSecrets } from '../hooks/payload.ts'
 import { RequestHooks, summaryOf } from '../hooks/request-hooks.ts'
-import { formatMetadata, type Metadata, parseMetadata } from '../protocol/metadata.ts'
+import { formatMetadata, type Metadata, maxMetadataBytes, parseMetadata } from '../protocol/metadata.ts'
 import { type Answer, methodOf } from '../protocol/tus.ts'
 import { newRecord } from '../uploads/rules.ts'
 import { type Asker, anybody, type UploadRequest } from '../uploads/upload-request.ts'
@@ -51,6 +51,7 @@ export class HookedRequest implements UploadRequest {
   #finishAnswer: Awaited<ReturnType<NonNullable<ServerOptions['onUploadFinish']>>> | undefined
   #lastReceivedAt = performance.now()
   locker: Locker | undefined
+  named: UploadRequest['named']
   /** Set as soon as it is known; until then nobody was asked. */
   asker: Asker = anybody
   #admission: Admission | undefined
@@ -222,6 +223,8 @@ export class HookedRequest implements UploadRequest {
 /** What a hook gives reaches the headers of later answers, so it has to pass the same checks as what clients send. */
 function checkedMetadata(metadata: Metadata, asSent: string | undefined): string | undefined {
   const header = formatMetadata(metadata, asSent)
+  if (header.length > maxMetadataBytes)
+    throw new Error('a hook gave more metadata than can be in Upload-Metadata')
   if (parseMetadata(header) === undefined)
     throw new Error('onUploadCreate gave metadata with a key that can not be in Upload-Metadata')
   return header || undefined

@@ -16,7 +16,7 @@ import { type Exchange, NodeExchange } from './exchange.ts'
 import { factsOf } from './request-facts.ts'
 import { formatCursor, parseLastEventId, parseUploadsQuery, type UploadsQuery } from './uploads-query.ts'
 
-export { corsHeaders } from './refusals.ts'
+export { hostCors } from './refusals.ts'
 
 /** Who asks, or why they are not answered. */
 export type WhoAsks = (request: IncomingMessage) => Promise<Asker | Refusal>

@@ -78,11 +78,14 @@ export function corsHeaders(
   return headers
 }
 
+/** Scheme, the longest name that there is, and a port. What is longer is none, and no pattern is tried on it. */
+const longestOrigin = 300
+
 /** With credentials browsers refuse a `*`, so the origin itself is named. */
 function allowedOrigin(origin: string | undefined, options: CorsOptions): string | undefined {
   const { allowedOrigins, allowedCredentials } = options
   if (allowedOrigins === undefined) return allowedCredentials ? origin : '*'
-  if (origin === undefined) return undefined
+  if (origin === undefined || origin.length > longestOrigin) return undefined
   const isAllowed =
     typeof allowedOrigins === 'function' ? allowedOrigins(origin) : allowedOrigins.includes(origin)
   return isAllowed ? origin : undefined

@@ -2,7 +2,7 @@
  * The values that every dialect speaks. A dialect parses a request into a `Command`, the engine answers with an
  * `Outcome`, the dialect renders it. Neither side knows the other's headers or files.
  */
-import type { Digest, UploadRecord } from '../../stores/contracts.ts'
+import type { Digest, UploadHead, UploadRecord } from '../../stores/contracts.ts'
 import type { Refusal } from '../errors.ts'
 
 export type Command =
@@ -41,6 +41,8 @@ export interface CreateCommand {
   readonly partial?: string | undefined
   /** What the whole upload must hash to. */
   readonly digest?: Digest | undefined
+  /** Where it came from; `tus` when nothing is said. */
+  readonly dialect?: UploadHead['dialect']
 }
 
 /** Makes one upload of the bytes of others. */

@@ -1,5 +1,11 @@
 /** `Upload-Metadata`: read to be checked and used, but always kept and given back exactly as it was sent (tus 1.0.0, Creation). */
 
+/**
+ * The longest header that is taken. It comes back in the answer to every HEAD, beside others, and all of them must fit
+ * into what servers, proxies and clients take for headers (server/protocol/header-limit.ts).
+ */
+export const maxMetadataBytes = 112 * 1024
+
 /** Values by key, decoded as UTF-8; null for a key that came without a value or with an empty one. Has no prototype: any word is an ordinary key. */
 export type Metadata = Readonly<Record<string, string | null>>
 

@@ -16,7 +16,7 @@ import type {
   ExpectedChecksum,
   Outcome,
 } from './messages.ts'
-import { parseMetadata } from './metadata.ts'
+import { maxMetadataBytes, parseMetadata } from './metadata.ts'
 
 const tusVersion = '1.0.0'
 const bodyType = 'application/offset+octet-stream'
@@ -128,7 +128,7 @@ export function renderTus(
     case 'terminated':
       return { status: 204, headers }
     case 'refused':
-      return renderRefusal(outcome.refusal, headers)
+      return renderRefusal(outcome.refusal)
   }
 }
 
@@ -137,9 +137,14 @@ function isWaiting({ head, mark }: UploadRecord): boolean {
   return head.parts !== undefined && mark.state === 'open'
 }
 
-function renderRefusal(refusal: Refusal, headers: Record<string, string>): Answer {
-  headers['Content-Type'] = 'text/plain; charset=utf-8'
-  headers['Cache-Control'] = 'no-store'
+/** Every refusal of ours looks like this, whoever refuses: its code for programs, and a sentence for people. */
+export function renderRefusal(refusal: Refusal): Answer {
+  const headers: Record<string, string> = {
+    'Tus-Resumable': tusVersion,
+    'Content-Type': 'text/plain; charset=utf-8',
+    'X-Content-Type-Options': 'nosniff',
+    'Cache-Control': 'no-store',
+  }
   if (refusal.status === 412) headers['Tus-Version'] = tusVersion
   if (refusal.status === 405)
     headers.Allow = refusal.code === 'termination-unsupported' ? methods.replace(', DELETE', '') : methods
@@ -148,7 +153,7 @@ function renderRefusal(refusal: Refusal, headers: Record<string, string>): Answe
   if (challenge !== undefined) headers['WWW-Authenticate'] = challenge
   if (refusal.offset !== undefined) headers['Upload-Offset'] = String(refusal.offset)
   if (refusal.retryAfterS !== undefined) headers['Retry-After'] = String(refusal.retryAfterS)
-  return { status: refusal.status, headers, body: `${refusal.message}\n` }
+  return { status: refusal.status, headers, body: `${refusal.code}: ${refusal.message}\n` }
 }
 
 /** Expiration: the header is an IMF-fixdate, on every answer about an unfinished upload. */
@@ -237,6 +242,7 @@ function parseCreationLength(headers: RequestHeaders): number | undefined {
 function parseCreationMetadata(headers: RequestHeaders): string | undefined {
   const header = one(headers, 'upload-metadata')
   if (header === undefined || header.trim() === '') return undefined
+  if (header.length > maxMetadataBytes) throw new Refusal('metadata-too-large')
   if (parseMetadata(header) === undefined) throw new Refusal('metadata-invalid')
   return header
 }

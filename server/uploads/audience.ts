@@ -27,6 +27,7 @@ export type TellerEvent =
       readonly is: 'telling-failed'
       readonly id: string
       readonly eventId: string
+      readonly kind: EventKind
       readonly audience: string
       readonly failures: number
       readonly error: unknown

@@ -14,6 +14,7 @@ import {
   type UploadHead,
   type UploadRecord,
 } from '../../stores/contracts.ts'
+import { Meter } from '../../stores/meter.ts'
 import { Refusal } from '../errors.ts'
 import type { AppendCommand, ConcatCommand, CreateCommand, Outcome } from '../protocol/messages.ts'
 import type { Audience } from './audience.ts'
@@ -45,6 +46,8 @@ export interface EngineParts {
   /** Who is told what happened to uploads; default nobody. */
   readonly audiences?: readonly Audience[]
   readonly pulse?: Pulse
+  /** Where it is counted what happens. */
+  readonly meter?: Meter
   /** What time it is for all that expires; the same for the byte store. Default: the wall clock. */
   readonly now?: Now
 }
@@ -54,6 +57,7 @@ export class UploadEngine implements HoldContext {
   readonly records: RecordStore | undefined
   readonly settings: EngineSettings
   readonly pulse: Pulse
+  readonly meter: Meter
   readonly now: Now
   readonly report: (event: EngineEvent) => void
   readonly teller: Teller
@@ -73,21 +77,22 @@ export class UploadEngine implements HoldContext {
     this.settings = parts.settings
     this.report = parts.report
     this.pulse = parts.pulse ?? new Pulse()
+    this.meter = parts.meter ?? new Meter()
     this.now = parts.now ?? (() => Date.now())
     this.hashes = new WholeHashes(parts.settings.digest ?? 'declared')
     this.#locker = parts.locker
-    const { bytes, records, settings, pulse, report, now } = this
+    const { bytes, records, settings, pulse, meter, report, now } = this
     const { locker, ownRequest, audiences = [] } = parts
     const draining = this.#draining.signal
-    this.teller = new Teller({ bytes, locker, audiences, draining, report, now })
+    this.teller = new Teller({ bytes, locker, audiences, draining, report, now, meter })
     this.#instant = new InstantUploads({ bytes, records, settings, pulse, draining, report })
     this.#lifetime = new Lifetime({
-      ...{ bytes, records, settings, locker, draining, report },
+      ...{ bytes, records, settings, locker, draining, report, meter },
       teller: this.teller,
       concat: () => this.#concat,
     })
     this.#concat = concatenatorOf({
-      ...{ bytes, records, settings, pulse, report, now, locker, ownRequest, draining },
+      ...{ bytes, records, settings, pulse, meter, report, now, locker, ownRequest, draining },
       teller: this.teller,
       hashes: this.hashes,
       remove: (id) => this.#lifetime.remove(id),
@@ -108,6 +113,11 @@ export class UploadEngine implements HoldContext {
     await this.#locker.close()
     await this.records?.close()
     await this.bytes.close()
+  }
+
+  /** Aborts when nothing new is taken any more. */
+  get draining(): AbortSignal {
+    return this.#draining.signal
   }
 
   get isDraining(): boolean {
@@ -165,12 +175,13 @@ export class UploadEngine implements HoldContext {
     if (refusal) return { is: 'refused', refusal }
     const { partial } = command
     const draft: UploadHead = {
-      ...{ id, createdAt: this.now(), dialect: 'tus' },
+      ...{ id, createdAt: this.now(), dialect: command.dialect ?? 'tus' },
       ...newHeadOf(request.asker, command.metadata),
       ...(partial !== undefined && { concat: partial }),
       ...(command.digest && { digest: command.digest }),
     }
     const head = await request.beforeCreate(draft, command.length)
+    await request.named?.(head.id)
     const source = this.#instant.mayBeFound(head) ? await this.#instant.find(head, command.length) : undefined
     let isAdopted = false
     const outcome = await this.#holding(head.id, request, async (hold, lock) => {
@@ -241,12 +252,18 @@ export class UploadEngine implements HoldContext {
     if (this.bytes.wavers) return this.#holding(id, request, answer)
     // A mark only grows: once the holder has let go, whoever comes meanwhile can not make the answer wrong.
     const draining = this.#draining.signal
-    const hadToWait = await (request.locker ?? this.#locker).untilFree(id, {
-      timeoutMs: this.settings.acquireLockTimeoutMs,
-      get signal() {
-        return draining.aborted ? request.signal : AbortSignal.any([request.signal, draining])
-      },
-    })
+    const askedAt = performance.now()
+    let hadToWait = true
+    try {
+      hadToWait = await (request.locker ?? this.#locker).untilFree(id, {
+        timeoutMs: this.settings.acquireLockTimeoutMs,
+        get signal() {
+          return draining.aborted ? request.signal : AbortSignal.any([request.signal, draining])
+        },
+      })
+    } finally {
+      this.meter.lockWaits.add(performance.now() - askedAt)
+    }
     return hadToWait ? answer() : this.#offsetOf(seen!)
   }
 
@@ -390,7 +407,9 @@ export class UploadEngine implements HoldContext {
   ): Promise<Outcome> {
     const hold = new UploadHold(this, id)
     const draining = this.#draining.signal
-    this.#holds.add(hold)
+    this.meter.held = this.#holds.add(hold).size
+    const askedAt = performance.now()
+    let isUnlocked = true
     try {
       const lock = await (request.locker ?? this.#locker).acquire(id, {
         timeoutMs: this.settings.acquireLockTimeoutMs,
@@ -400,12 +419,16 @@ export class UploadEngine implements HoldContext {
         },
         onWanted: () => hold.onWanted(),
       })
+      isUnlocked = false
+      this.meter.locked(performance.now() - askedAt, lock.isTakeOver)
       hold.begin(lock)
       if (this.isDraining) hold.drain()
       return await work(hold, lock)
     } finally {
+      if (isUnlocked) this.meter.lockWaits.add(performance.now() - askedAt)
       await hold.release()
       this.#holds.delete(hold)
+      this.meter.held = this.#holds.size
       if (this.#holds.size === 0) this.#onIdle?.()
     }
   }

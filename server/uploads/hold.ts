@@ -4,6 +4,7 @@
  */
 import type { Adoption, Appender, Digest, Lock, RecordStore, UploadRecord } from '../../stores/contracts.ts'
 import { StoreError } from '../../stores/contracts.ts'
+import type { Meter } from '../../stores/meter.ts'
 import { Refusal } from '../errors.ts'
 import type { ExpectedChecksum } from '../protocol/messages.ts'
 import type { TellerEvent } from './audience.ts'
@@ -54,6 +55,7 @@ export interface HoldContext {
   readonly records: RecordStore | undefined
   readonly settings: EngineSettings
   readonly pulse: Pulse
+  readonly meter: Meter
   readonly teller: Teller
   readonly hashes: WholeHashes
   readonly report: (event: EngineEvent) => void
@@ -140,6 +142,7 @@ export class UploadHold {
     // What can not be verified is not kept: it stands behind the mark, and the next request writes over it.
     if (plan.checksum && ended.why !== 'complete') return this.#filled(ended, appender.record)
     if (plan.checksum) await this.#verify(appender, plan, plan.checksum, ended.offset)
+    if (ended.offset > plan.offset) this.#context.meter.marks++
     if (ended.offset !== plan.length) {
       this.#record = await appender.commit({ offset: ended.offset, ...lengthOf(plan), last: true })
       return this.#filled(ended, this.#record)
@@ -221,7 +224,7 @@ export class UploadHold {
   }
 
   async #receive(appender: Appender, plan: FillPlan, request: UploadRequest): Promise<Ended> {
-    const { settings, pulse } = this.#context
+    const { settings, pulse, meter } = this.#context
     if (this.#stop) return { why: 'stopped', reason: this.#stop, offset: plan.offset }
     const lock = this.#lock!
     if (plan.checksum && !('is' in plan.checksum)) this.#digest = startDigest(plan.checksum.algorithm)
@@ -241,6 +244,7 @@ export class UploadHold {
       leastBytesPerSecond: settings.leastBytesPerSecond,
     })
     this.#receiver = receiver
+    meter.bodyBegins(receiver)
     const onLost = () => receiver.stop('lease-lost')
     const onUnwanted = () => {
       this.#unwanted = stopping?.reason
@@ -255,6 +259,7 @@ export class UploadHold {
     } finally {
       lock.lost.removeEventListener('abort', onLost)
       stopping?.removeEventListener('abort', onUnwanted)
+      meter.bodyEnds(receiver)
     }
   }
 
@@ -268,6 +273,7 @@ export class UploadHold {
     const lock = this.#lock!
     if (offset === plan.length || !lock.isHeld()) return
     const record = await appender.commit({ offset, ...lengthOf(plan) })
+    this.#context.meter.marks++
     request.received(record)
     if (request.mayGoOn?.() === false) this.#stopWith('unauthorized')
     const { records, settings } = this.#context

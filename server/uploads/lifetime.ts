@@ -3,6 +3,7 @@
  * its lock, and what is known of it elsewhere made to say the same as its mark.
  */
 import type { ByteStore, Lock, Locker, RecordStore, UploadRecord } from '../../stores/contracts.ts'
+import type { Meter } from '../../stores/meter.ts'
 import type { Refusal } from '../errors.ts'
 import type { Concatenator } from './concat.ts'
 import type { EngineSettings } from './engine.ts'
@@ -17,6 +18,7 @@ export interface LifetimeParts {
   readonly locker: Locker
   readonly settings: EngineSettings
   readonly teller: Teller
+  readonly meter: Meter
   readonly draining: AbortSignal
   readonly report: (event: EngineEvent) => void
   /** Undefined where the store can not concatenate. */
@@ -42,7 +44,7 @@ export class Lifetime {
 
   /** Removes an upload that has expired, under the lock. False when it has not, or is gone already. */
   async expire(id: string, now: number): Promise<boolean> {
-    const { bytes, locker, settings, draining, concat, teller } = this.#parts
+    const { bytes, locker, settings, draining, concat, teller, meter } = this.#parts
     const seen = await bytes.look(id)
     if (seen === undefined || !(await this.isExpired(seen, now))) {
       await this.#correctRecord(id, seen)
@@ -56,6 +58,7 @@ export class Lifetime {
       if ((await concat()?.letGo(record.head)) === false) return false
       await teller.beforeRemoval(record)
       await this.remove(id, lock)
+      meter.expired++
       return true
     } finally {
       await lock.release()

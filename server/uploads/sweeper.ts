@@ -134,12 +134,14 @@ export class Sweeper {
   }
 
   async #sweep(isHeld: MayGoOn): Promise<void> {
-    const { records } = this.#engine
+    const { records, meter } = this.#engine
+    meter.sweeps++
     const walk = { at: this.#engine.now(), epoch: records?.epoch ?? '' }
     if (!isWalkDue(walk, await records?.lastWalk(), this.#walkSince)) {
       await this.sweepExpired(walk.at, isHeld)
       return
     }
+    meter.walks++
     await this.walk(walk.at, isHeld)
     if (!this.#isOver(isHeld)) await records?.noteWalk(walk)
   }

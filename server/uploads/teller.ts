@@ -18,6 +18,7 @@ import {
   type UploadHead,
   type UploadRecord,
 } from '../../stores/contracts.ts'
+import type { Meter } from '../../stores/meter.ts'
 import { type Audience, eventIdOf, eventOf, type TellerEvent } from './audience.ts'
 import { isPart } from './kin.ts'
 import { newRecord } from './rules.ts'
@@ -31,6 +32,7 @@ export interface TellerOptions {
   readonly draining: AbortSignal
   readonly report: (event: TellerEvent) => void
   readonly now: Now
+  readonly meter?: Meter
 }
 
 /** Who is still to be told of an event, and how often that failed. */
@@ -100,7 +102,9 @@ export class Teller {
     const record = newRecord(head, length)
     await this.note('created', record, request)
     try {
-      return await bytes.create(head, length)
+      const appender = await bytes.create(head, length)
+      if (this.#options.meter) this.#options.meter.created++
+      return appender
     } catch (error) {
       await this.#takeBack('created', record)
       throw error
@@ -118,7 +122,9 @@ export class Teller {
   ): Promise<UploadRecord> {
     await this.note('finished', record, request)
     try {
-      return await finish()
+      const finished = await finish()
+      if (this.#options.meter) this.#options.meter.finished++
+      return finished
     } catch (error) {
       await this.#giveUp('finished', record).catch(() => undefined)
       throw error
@@ -135,6 +141,7 @@ export class Teller {
     await this.note('terminated', record, request)
     try {
       await remove()
+      if (this.#options.meter) this.#options.meter.terminated++
     } catch (error) {
       // Any other failure may have come after the end of the upload.
       if (error instanceof StoreError && error.code === 'superseded')
@@ -360,7 +367,8 @@ export class Teller {
       return true
     } catch (error) {
       if (signal.aborted) return false
-      const facts = { id: event.record.head.id, eventId: event.id, audience: audience.name, failures }
+      const { id: eventId, kind, record } = event
+      const facts = { id: record.head.id, eventId, kind, audience: audience.name, failures }
       this.#options.report({ is: 'telling-failed', ...facts, error })
       return false
     }

@@ -46,6 +46,8 @@ export interface UploadRequest {
    * Its errors refuse the creation.
    */
   beforeCreate(head: UploadHead, length: number | undefined): Promise<UploadHead>
+  /** Told under which id an upload is about to be made, when nothing refuses it any more. Its errors keep it from being made. */
+  named?: ((id: string) => Promise<void>) | undefined
   /** Largest length that this request may give the upload; Infinity without a limit. */
   maxBytes(id: string): Promise<number>
   /** Whether a finished upload may be terminated. */

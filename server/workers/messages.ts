@@ -4,6 +4,7 @@
  */
 import type { RecordNews } from '../../stores/contracts.ts'
 import type { LockReply, LockRequest } from '../../stores/local/lock-messages.ts'
+import type { Measured } from '../metrics/metrics.ts'
 
 export type FromWorker =
   | readonly LockRequest[]
@@ -15,6 +16,10 @@ export type FromWorker =
   /** Whether it wants to hear what others do with records; and what it did. */
   | { readonly is: 'wants-news'; readonly isWanted: boolean }
   | { readonly is: 'news'; readonly news: readonly RecordNews[] }
+  /** What it has counted, for the round that asked. */
+  | { readonly is: 'measured'; readonly round: number; readonly measured: readonly Measured[] }
+  /** It is asked for what all workers have counted. */
+  | { readonly is: 'gather'; readonly question: number }
   /** It does not hang. */
   | { readonly is: 'beat' }
 
@@ -24,6 +29,12 @@ export type FromPrimary =
   | { readonly is: 'wants-news'; readonly isWanted: boolean }
   | { readonly is: 'news'; readonly news: readonly RecordNews[] }
   | { readonly is: 'stop' }
+  | { readonly is: 'measure'; readonly round: number }
+  | {
+      readonly is: 'gathered'
+      readonly question: number
+      readonly measured: readonly (readonly Measured[])[]
+    }
 
 /** How often a worker says that it does not hang; the primary counts as often who was silent. */
 export const beatEveryMs = 2_000

@@ -11,7 +11,9 @@ import type { FolderOwner } from '../../stores/local/folder-owner.ts'
 import type { LockPeer, LockServer } from '../../stores/local/lock-server.ts'
 import type { Config } from '../config.ts'
 import { StartError } from '../host/start-checks.ts'
+import type { Measured } from '../metrics/metrics.ts'
 import { ownFolder, placeOf } from '../place.ts'
+import { Gathering } from './gathering.ts'
 import { beatEveryMs, type FromPrimary, type FromWorker, workerVariable } from './messages.ts'
 import { type NewsPeer, NewsRelay } from './news-relay.ts'
 import { Undelivered } from './undelivered.ts'
@@ -61,6 +63,7 @@ export class Primary {
   readonly #pauses = new Set<NodeJS.Timeout>()
   readonly #news = new EventEmitter()
   readonly #watch: NodeJS.Timeout
+  readonly #gathering = new Gathering<Member>((member, round) => say(member, { is: 'measure', round }))
   #is: 'starting' | 'running' | 'stopping' = 'starting'
   #shortLives = 0
   #allEndedInOrder = true
@@ -87,6 +90,11 @@ export class Primary {
       await primary.#ended()
       throw error
     }
+  }
+
+  /** What all workers have counted. */
+  gather(): Promise<readonly (readonly Measured[])[]> {
+    return this.#gathering.gather([...this.#members].filter(({ isListening }) => isListening))
   }
 
   /** Ends all workers in order. False when one did not. */
@@ -151,7 +159,9 @@ export class Primary {
       // It waits for that: were it to end by itself, its end could be seen before its words.
       member.refusal = message.message
       member.worker.process.kill('SIGKILL')
-    } else if (message.is === 'listening') {
+    } else if (message.is === 'measured') this.#gathering.hear(member, message.round, message.measured)
+    else if (message.is === 'gather') void this.#answerGather(member, message.question)
+    else if (message.is === 'listening') {
       member.isListening = true
       this.port = message.port
       if (this.#is === 'running') this.#options.logger.info({ worker: member.number }, 'the worker listens')
@@ -159,8 +169,13 @@ export class Primary {
     }
   }
 
+  async #answerGather(member: Member, question: number): Promise<void> {
+    say(member, { is: 'gathered', question, measured: await this.gather() })
+  }
+
   #onExit(member: Member, code: number | null, signal: string | null): void {
     this.#members.delete(member)
+    this.#gathering.gone(member)
     member.peer?.gone()
     this.#relay.remove(member.news)
     member.undelivered.close()

@@ -4,6 +4,7 @@
  */
 import { WorkerLocker } from '../../stores/local/worker-locker.ts'
 import { RecordFeed } from '../../stores/record-feed.ts'
+import type { Measured } from '../metrics/metrics.ts'
 import type { Team } from '../open-uploads.ts'
 import { beatEveryMs, type FromPrimary, type FromWorker } from './messages.ts'
 
@@ -16,6 +17,9 @@ export class WorkerLink implements Team {
   readonly #process: NodeJS.Process
   #onJoined: ((joined: { now: number }) => void) | undefined
   #onStop: (() => void) | undefined
+  #measure: (() => Promise<readonly Measured[]>) | undefined
+  readonly #questions = new Map<number, (measured: readonly (readonly Measured[])[]) => void>()
+  #questionCount = 0
   #isStopped = false
 
   constructor(number: number, ownProcess: NodeJS.Process) {
@@ -56,15 +60,38 @@ export class WorkerLink implements Team {
     if (this.#isStopped) listener()
   }
 
+  /** Says how to learn what this worker has counted. */
+  onMeasure(measure: () => Promise<readonly Measured[]>): void {
+    this.#measure = measure
+  }
+
+  /** What all workers have counted. */
+  gather(): Promise<readonly (readonly Measured[])[]> {
+    return new Promise((resolve) => {
+      const question = ++this.#questionCount
+      this.#questions.set(question, resolve)
+      this.#say({ is: 'gather', question })
+    })
+  }
+
   #hear(message: FromPrimary): void {
     if (!('is' in message)) this.locker.receive(message)
     else if (message.is === 'joined') this.#onJoined?.(message)
     else if (message.is === 'wants-news') this.feed.setWanted(message.isWanted)
     else if (message.is === 'news') this.feed.receive(message.news)
-    else {
+    else if (message.is === 'measure') void this.#tellMeasured(message.round)
+    else if (message.is === 'gathered') {
+      this.#questions.get(message.question)?.(message.measured)
+      this.#questions.delete(message.question)
+    } else {
       this.#isStopped = true
       this.#onStop?.()
     }
+  }
+
+  async #tellMeasured(round: number): Promise<void> {
+    const measured = (await this.#measure?.().catch(() => [])) ?? []
+    this.#say({ is: 'measured', round, measured })
   }
 
   #say(message: FromWorker): void {

@@ -11,6 +11,7 @@ import {
   type UploadHead,
   type UploadRecord,
 } from '../contracts.ts'
+import type { Meter } from '../meter.ts'
 import type { FileLayout } from './file-layout.ts'
 import { asStoreError, type FileSystem, type OpenFile, syncFile, syncNames } from './file-system.ts'
 import type { Slot } from './mark-codec.ts'
@@ -42,6 +43,7 @@ export interface AppenderParts {
   readonly mark: MarkFile
   readonly data: OpenFile
   readonly rewound?: { readonly from: number; readonly to: number } | undefined
+  readonly meter?: Meter | undefined
   readonly onClose: (appender: FileAppender) => void
 }
 
@@ -160,7 +162,7 @@ export class FileAppender implements Appender {
     }
     if (durability === 'none') return this.record
     try {
-      await mark.sync()
+      await this.#timed(() => mark.sync())
     } catch (error) {
       await this.#undo(before)
       throw new StoreError('io', 'the mark could not be synced; the upload is not finished', { cause: error })
@@ -273,7 +275,7 @@ export class FileAppender implements Appender {
 
   async #syncUpTo(offset: number): Promise<void> {
     try {
-      await this.#syncBytes()
+      await this.#timed(() => this.#syncBytes())
     } catch (error) {
       this.#failedSync = error
       return
@@ -285,11 +287,16 @@ export class FileAppender implements Appender {
 
   async #syncOrRewind(sync: () => Promise<void>): Promise<void> {
     try {
-      await sync()
+      await this.#timed(sync)
     } catch (error) {
       this.#failedSync = error
       await this.#failAfterFailedSync()
     }
+  }
+
+  #timed(sync: () => Promise<void>): Promise<void> {
+    const { meter } = this.#parts
+    return meter ? meter.syncs.time(sync) : sync()
   }
 
   /** After a failed sync the system may have dropped any byte: trust what was synced before, never sync again and hope. */

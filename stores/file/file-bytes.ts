@@ -15,11 +15,13 @@ import {
   type UploadHead,
   type UploadRecord,
 } from '../contracts.ts'
+import type { Meter } from '../meter.ts'
 import { linkFrom } from './adoption.ts'
 import { checkFolder, createMark } from './create-mark.ts'
 import { type Durability, FileAppender, recordOf } from './file-appender.ts'
 import { FileConcatenation } from './file-concatenation.ts'
 import { FileLayout, ownId } from './file-layout.ts'
+import { FileNames } from './file-names.ts'
 import { FileOutbox } from './file-outbox.ts'
 import {
   asStoreError,
@@ -54,6 +56,8 @@ export interface FileBytesOptions {
   /** Unsynced bytes after which a running upload is synced in the background; 64 MiB. */
   readonly backgroundSyncBytes?: number
   readonly fileSystem?: FileSystem
+  /** Where it is counted how long syncs take. */
+  readonly meter?: Meter
 }
 
 export class FileBytes implements ByteStore {
@@ -72,6 +76,7 @@ export class FileBytes implements ByteStore {
   readonly layout: FileLayout
   readonly concatenation: FileConcatenation
   readonly outbox: FileOutbox
+  readonly names: FileNames
   readonly #fileSystem: FileSystem & { readonly pace?: Pace }
   readonly #isShared: boolean
   readonly #now: Now
@@ -80,6 +85,7 @@ export class FileBytes implements ByteStore {
   /** Who writes to an upload here, until its last write has returned. */
   readonly #writing = new Map<string, FileAppender>()
   readonly #claims: Claims
+  readonly #meter: Meter | undefined
   #durability: Durability
   #isOnNetwork = false
 
@@ -90,14 +96,20 @@ export class FileBytes implements ByteStore {
     now = wallClock,
     backgroundSyncBytes = 64 * 1024 * 1024,
     fileSystem = quickFiles(),
+    meter,
   }: FileBytesOptions) {
     this.layout = new FileLayout(directory)
     this.concatenation = new FileConcatenation(fileSystem, this.layout)
     this.outbox = new FileOutbox(fileSystem, this.layout, () => this.#durability)
+    this.names = new FileNames(fileSystem, this.layout, {
+      durability: () => this.#durability,
+      isAtRest: (id) => this.#isAtRest(id),
+    })
     this.#fileSystem = fileSystem
     this.#claims = new Claims(fileSystem, this.layout)
     this.#durability = durability
     this.#isShared = isShared
+    this.#meter = meter
     this.#now = now
     this.#backgroundSyncBytes = backgroundSyncBytes
   }
@@ -231,6 +243,13 @@ export class FileBytes implements ByteStore {
 
   async sweepOrphans(olderThanMs: number): Promise<number> {
     let removed = await this.outbox.sweep(olderThanMs)
+    // Of what can not be read it is not known whether it is there.
+    const isThere = (id: string) =>
+      this.look(id).then(
+        (record) => record !== undefined,
+        () => true,
+      )
+    removed += await this.names.sweep(this.#now() - olderThanMs, isThere)
     removed += await this.outbox.undelivered.sweep(olderThanMs)
     for await (const orphan of findOrphans(this.#fileSystem, this.layout, olderThanMs, this.#now())) {
       if (orphan.is === 'upload') {
@@ -249,6 +268,12 @@ export class FileBytes implements ByteStore {
   async freeBytes(): Promise<number | undefined> {
     const { bavail, bsize } = await this.#fileSystem.statfs(this.layout.directory)
     return bavail * bsize
+  }
+
+  async #isAtRest(id: string): Promise<boolean> {
+    if (!FileLayout.isValidId(id)) return false
+    const current = await readMarks(this.#fileSystem, this.layout, id)
+    return current !== undefined && this.#isWriterDone(id, current.slot)
   }
 
   /** Whether the last writer can write no more: it let go, is provably gone, or was this store and is done. */
@@ -426,6 +451,7 @@ export class FileBytes implements ByteStore {
       now: this.#now,
       isOnNetwork: this.#isOnNetwork,
       backgroundSyncBytes: this.#backgroundSyncBytes,
+      meter: this.#meter,
       onClose: (closed) => this.#forget(id, closed),
     })
     this.#writing.set(id, appender)

@@ -9,6 +9,7 @@
  *     .<id>.0.opening   while somebody is about to go on in generation 0
  *     .<id>.finals/     of a part: one link for every final that was made of it; a file in its place takes no more
  *     .tidemark/outbox/ a file for every event that somebody is still to be told of
+ *     .tidemark/names/  a folder for every name, with a link for every upload that was made under it
  *     .tidemark/undelivered/   a file for every event that was given up
  */
 import path from 'node:path'
@@ -68,6 +69,11 @@ export class FileLayout {
   /** Where the notes of what is still to be told lie. */
   get outbox(): string {
     return path.join(this.directory, '.tidemark', 'outbox')
+  }
+
+  /** Where the links of all names lie. */
+  get names(): string {
+    return path.join(this.directory, '.tidemark', 'names')
   }
 
   /** Where what could not be told lies, until somebody asks for it. */

@@ -8,6 +8,7 @@ import { FileStore as TusFileStore } from '@tus/file-store'
 import { ERRORS, type KvStore, Metadata, Upload } from '@tus/utils'
 import { wallClock } from '../clock.ts'
 import { type Appender, type Now, StoreError, type UploadRecord } from '../contracts.ts'
+import type { Meter } from '../meter.ts'
 import type { Durability } from './file-appender.ts'
 import { FileBytes } from './file-bytes.ts'
 
@@ -18,6 +19,8 @@ export interface FileStoreOptions {
   readonly isShared?: boolean
   /** What time it is for all that expires. Default: the wall clock. */
   readonly now?: Now
+  /** Where it is counted how long syncs take. */
+  readonly meter?: Meter
   /** Told of every upload as @tus stores tell theirs; nothing here depends on it. */
   readonly configstore?: KvStore<Upload>
   /** For `deleteExpired`, as in @tus/file-store: milliseconds since the creation; 0 is never. */

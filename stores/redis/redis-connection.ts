@@ -7,6 +7,7 @@
  * one command timeout. The connections heal by themselves.
  */
 import type { Redis, RedisOptions } from 'ioredis'
+import type { Meter, Spread } from '../meter.ts'
 import { Keys } from './keys.ts'
 import type { ClientOptions } from './redis-client.ts'
 import { RedisCluster } from './redis-cluster.ts'
@@ -32,6 +33,8 @@ export interface RedisConnectionOptions {
   readonly commandTimeoutMs?: number
   /** Certificates and the like, for `rediss`. */
   readonly tls?: NonNullable<RedisOptions['tls']>
+  /** Where it is counted how long commands take. */
+  readonly meter?: Meter
   /** Is told what changes, once for each change. */
   readonly report?: (event: RedisEvent) => void
 }
@@ -55,6 +58,7 @@ export class RedisConnection {
   /** What happens to the records in this Redis. */
   readonly news: RedisNews
   readonly #target: RedisTarget
+  readonly #times: Spread | undefined
   readonly #clientOptions: ClientOptions
   readonly #listeners = new Set<(event: RedisEvent) => void>()
   /** What the servers with the data identify themselves by. */
@@ -77,6 +81,7 @@ export class RedisConnection {
       tls: options.tls,
     }
     this.news = new RedisNews(this)
+    this.#times = options.meter?.redisCommands
     if (options.report) this.#listeners.add(options.report)
   }
 
@@ -118,11 +123,14 @@ export class RedisConnection {
   async run<T>(work: (redis: Redis) => Promise<T>): Promise<T> {
     const home = this.#home
     if (home === undefined || !home.isUsable) throw this.#away()
+    const startedAt = performance.now()
     try {
       return await work(home.commands)
     } catch (error) {
       home.onFailure(error)
       throw asStoreError(error, this.#target.shown)
+    } finally {
+      this.#times?.add(performance.now() - startedAt)
     }
   }
 

@@ -9,6 +9,7 @@ import { describeAppender } from './appender-contract.ts'
 import { type ByteStoreUnderTest, describeByteStore } from './byte-store-contract.ts'
 import { headOf } from './byte-store-values.ts'
 import { describeConcatenation } from './concatenation-contract.ts'
+import { describeNames } from './names-contract.ts'
 
 for (const durability of ['finish', 'checkpoint', 'none'] as const) {
   for (const isShared of [true, false]) {
@@ -66,5 +67,6 @@ for (const durability of ['finish', 'checkpoint', 'none'] as const) {
     describeAppender(name, start)
     describeConcatenation(name, start)
     describeAdoption(name, start)
+    describeNames(name, start)
   }
 }

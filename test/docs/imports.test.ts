@@ -22,7 +22,11 @@ const notForStores = /^(?!fastify|@fastify|@tus\/server|pino|srvx|middie|node:ht
 const rules: Record<string, Rule> = {
   server: { ours: /^(server|stores)\//, others: anything },
   'server/host': {
-    ours: /^(server\/(access|hooks|protocol|uploads)\/|stores\/|server\/(errors|config|setting-kinds)\.ts$)/,
+    ours: /^(server\/(access|hooks|protocol|uploads)\/|stores\/|server\/(errors|config|setting-kinds)\.ts$|server\/plain\/(door|plain-room)\.ts$)/,
+    others: anything,
+  },
+  'server/plain': {
+    ours: /^(server\/(host|protocol|uploads)\/|stores\/contracts\.ts$|server\/errors\.ts$)/,
     others: anything,
   },
   // What a request is known by; of the host only where it writes down what it found out.
@@ -36,11 +40,15 @@ const rules: Record<string, Rule> = {
     others: /^(node:|undici$)/,
   },
   'server/uploads': {
-    ours: /^(server\/protocol\/messages|server\/errors|stores\/contracts)\.ts$/,
+    ours: /^(server\/protocol\/messages|server\/errors|stores\/contracts|stores\/meter)\.ts$/,
     others: /^node:(?!http|net|fs)/,
   },
+  'server/metrics': {
+    ours: /^(server\/(errors|open-uploads)\.ts$|server\/(host\/request-facts|protocol\/upload-url)\.ts$|stores\/)/,
+    others: anything,
+  },
   'server/workers': {
-    ours: /^(server\/(config|open-uploads|place)\.ts$|server\/host\/start-checks\.ts$|stores\/)/,
+    ours: /^(server\/(config|open-uploads|place)\.ts$|server\/(host\/start-checks|metrics\/metrics)\.ts$|stores\/)/,
     others: anything,
   },
   'server/protocol': { ours: /^(server\/errors|stores\/contracts)\.ts$/, others: nothing },

@@ -122,7 +122,7 @@ it('ends with the words of the server when it is refused', async () => {
   const { code, stderr, stdout } = await run(file.path, wire).ended
   expect([code, stdout]).toEqual([1, ''])
   expect(stderr).toContain(
-    'refused with status 413: this is more than the largest upload that is accepted here, 1000 bytes',
+    'refused with status 413: too-large: this is more than the largest upload that is accepted here, 1000 bytes',
   )
 })
 

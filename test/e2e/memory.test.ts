@@ -2,6 +2,7 @@ import { stat } from 'node:fs/promises'
 import { request } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import path from 'node:path'
+import { text } from 'node:stream/consumers'
 import { expect, it, onTestFinished, vi } from 'vitest'
 import { temporaryFolder } from '../support/folder.ts'
 import { randomStream, sha256 } from '../support/random-file.ts'
@@ -40,6 +41,38 @@ it('receives 2 GiB in under 150 MiB of memory', { timeout: 180_000 }, async () =
   expect(await sha256(download.body as AsyncIterable<Uint8Array>)).toBe(
     await sha256(randomStream('2 GiB', 2 * GiB)),
   )
+  expect(await server.peakRssBytes()).toBeLessThan(150 * MiB)
+})
+
+it('receives a form of 2 GiB, and a part of it again, in under 150 MiB of memory', {
+  timeout: 240_000,
+}, async () => {
+  const server = await startServer({ dir: await temporaryFolder() })
+  onTestFinished(async () => void (await server.stop()))
+  const head = '--x\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
+  const headers = { 'Content-Type': 'multipart/form-data; boundary=x', 'Upload-Key': 'memory' }
+  const post = (length: number, breakAfter?: number) =>
+    new Promise<string>((resolve, reject) => {
+      const form = request(`${server.url}/upload`, { method: 'POST', headers }, async (answer) => {
+        resolve(await text(answer))
+      })
+      form.on('error', reject)
+      form.write(head)
+      const bytes = randomStream('form', breakAfter ?? length)
+      bytes.pipe(form, { end: false })
+      bytes.on('end', () => (breakAfter ? form.destroy(new Error('broken')) : form.end('\r\n--x--\r\n')))
+    })
+
+  await expect(post(2 * GiB, GiB)).rejects.toThrow('broken')
+  await vi.waitFor(() => expect(server.logs().some(({ method }) => method === 'POST')).toBe(true), {
+    timeout: 20_000,
+  })
+  const { files } = JSON.parse(await post(2 * GiB)) as {
+    files: { size: number; sha256: string; id: string }[]
+  }
+
+  expect(files).toMatchObject([{ size: 2 * GiB, sha256: await sha256(randomStream('form', 2 * GiB)) }])
+  expect(server.logs().find(({ method }) => method === 'POST')).toMatchObject({ uploadId: files[0]!.id })
   expect(await server.peakRssBytes()).toBeLessThan(150 * MiB)
 })
 

@@ -376,6 +376,23 @@ describe('the page', () => {
     expect([seen.faults, seen.failedRequests]).toEqual([[], []])
   })
 
+  it('says in a sentence for people why the server refuses a file', patience, async () => {
+    const { wire, open, folder } = await house()
+    const { path } = await randomFile(join(folder, 'plan.txt'), 'plan', MiB)
+    const seen = await open()
+    // Another server by now, which takes less than the page was told.
+    const strict = await startServer({ dir: await temporaryFolder(), args: ['--max-size', '1000'] })
+    onTestFinished(async () => void (await strict.stop()))
+    wire.target = strict.port
+    wire.cut()
+    await seen.choose(path)
+    await seen.start()
+    const sentence = 'plan.txt: this is more than the largest upload that is accepted here, 1000 bytes'
+    await seen.page.locator('#dashboard', { hasText: sentence }).waitFor()
+    expect(await seen.page.locator('#dashboard', { hasText: 'too-large' }).count()).toBe(0)
+    expect(answersOf(strict, 'POST')).toEqual([413])
+  })
+
   it('lists finished uploads without links where the server serves no downloads', patience, async () => {
     const { open, folder } = await house(['--disable-download'])
     const { path } = await randomFile(join(folder, 'plan.txt'), 'plan', MiB)

@@ -68,6 +68,24 @@ beforeEach(() => {
 })
 afterEach(() => app.close())
 
+it('gives the room what is sent to the upload path, where it is not off or in the way', async () => {
+  const reached = async (path: string) => {
+    room.urls.length = 0
+    await get(path, { method: 'PUT' })
+    return room.urls.length > 0
+  }
+  await listen()
+  for (const path of ['/upload', '/upload/', '/upload/a%2Fb', '/upload?x'])
+    expect(await reached(path)).toBe(true)
+  expect(await reached('/uploads')).toBe(false)
+  for (const args of [['--upload-path=off'], ['--base-path=/upload/files', '--show-page=false']]) {
+    await app.close()
+    room = smallRoom()
+    await listen(args)
+    expect(await reached('/upload/a')).toBe(false)
+  }
+})
+
 describe('the way to uploads', () => {
   it.each(['/files', '/files/', '/files/abc', '/files/a/b?x=1'])(
     'leads %s there, with its URL untouched',

@@ -11,6 +11,7 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { buildApp } from '../../server/app.ts'
 import { assemble } from '../../server/assemble.ts'
 import { loadConfig } from '../../server/config.ts'
+import { Metrics } from '../../server/metrics/metrics.ts'
 import { Pace } from '../../stores/file/quick-files.ts'
 import { temporaryFolder } from '../support/folder.ts'
 
@@ -57,7 +58,9 @@ async function start() {
   const args = ['--upload-dir', await temporaryFolder(), '--durability', 'none', '--log-level', 'warn']
   const config = loadConfig(args, {})
   const logger = pino({ level: 'warn' })
-  const app = buildApp({ config, logger, uploads: await assemble(config, logger) })
+  const metrics = new Metrics({ version: '1', hasRedis: false })
+  const uploads = await assemble(config, logger, { metrics })
+  const app = buildApp({ config, logger, uploads, requests: metrics.requests })
   await app.listen({ host: '127.0.0.1', port: 0 })
   app.server.on('connection', countWrites)
   const socket = connect((app.server.address() as AddressInfo).port, '127.0.0.1')

@@ -220,5 +220,10 @@ export function faultsOf(answer: Answer, { isTus = true } = {}): string[] {
   const text = status >= 400 ? body.toString() : ''
   if (status >= 400 && tellsTooMuch.test(text)) faults.push('it tells too much')
   if (status >= 400 && body.length > 1000) faults.push('a refusal that is a book')
+  if (isTus && text !== '' && !/^[a-z]+(?:-[a-z]+)*: [^\n]+\n$/.test(text))
+    faults.push('no code and sentence')
+  if (isTus && text !== '' && headers.get('content-type') !== 'text/plain; charset=utf-8')
+    faults.push('no plain text')
+  if (isTus && text !== '' && headers.get('x-content-type-options') !== 'nosniff') faults.push('no nosniff')
   return faults.map((fault) => `${fault}: ${status} ${JSON.stringify([...headers])} ${text.slice(0, 300)}`)
 }

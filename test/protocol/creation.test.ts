@@ -140,6 +140,28 @@ describe('metadata', () => {
       expect(await site.shown('/files/upload')).toBe('404')
     })
 
+  it('row 23: metadata longer than can come back -> 431, nothing made', async () => {
+    const site = await startSite({ namingFunction: () => 'upload' })
+    const create = (length: number) =>
+      site.send('POST', '/files', { 'Upload-Length': 6, 'Upload-Metadata': `a ${'YWFh'.repeat(length / 4)}` })
+    const answer = await create(112 * 1024)
+    expect(answer).toMatchObject({ status: 431 })
+    expect(answer.text).toBe(
+      'metadata-too-large: Upload-Metadata is longer than the 112 KiB that are kept here\n',
+    )
+    expect(await site.shown('/files/upload')).toBe('404')
+    expect(await create(112 * 1024 - 4)).toMatchObject({ status: 201 })
+  })
+
+  it('row 23: metadata from a hook, longer than can come back -> 500, nothing made', async () => {
+    const site = await startSite({
+      namingFunction: () => 'upload',
+      onUploadCreate: async () => ({ metadata: { a: 'a'.repeat(112 * 1024) } }),
+    })
+    expect(await site.send('POST', '/files', { 'Upload-Length': 6 })).toMatchObject({ status: 500 })
+    expect(await site.shown('/files/upload')).toBe('404')
+  })
+
   it('row 23: an empty Upload-Metadata is no metadata', async () => {
     const site = await startSite()
     const url = await site.create(6, { 'Upload-Metadata': '' })

@@ -178,7 +178,7 @@ describe('hooks', () => {
     expect(await site.send('DELETE', '/files/none')).toMatchObject({ status: 410, text: 'long gone' })
     expect(await site.send('POST', '/files')).toMatchObject({ status: 400 })
     expect(seen).toMatchObject([
-      { status_code: 404, body: 'there is no such upload\n' },
+      { status_code: 404, body: 'not-found: there is no such upload\n' },
       { status_code: 400 },
     ])
   })

@@ -16,6 +16,7 @@ describe('what is installed for the tests', () => {
       nginx: found,
       curl: found,
       wget: found,
+      httpie: found,
       openssl: found,
       faketime: found,
       tuspy: found,

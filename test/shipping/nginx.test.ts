@@ -221,7 +221,10 @@ describe('what passes through', () => {
   })
 
   it('lets a client read, every time, why its upload is refused while it is still sending', async () => {
-    const [tooLong, tooLarge] = [errorTable['body-too-long'].join(' '), errorTable['too-large'].join(' ')]
+    const [tooLong, tooLarge] = (['body-too-long', 'too-large'] as const).map((code) => {
+      const [status, sentence] = errorTable[code]
+      return `${status} ${code}: ${sentence}`
+    }) as [string, string]
     const answers: string[] = []
     for (let i = 0; i < 40; i++) {
       const path = i % 2 ? '/files/' : new URL(await create(site, { 'Upload-Length': '1000' })).pathname
@@ -230,6 +233,29 @@ describe('what passes through', () => {
     }
     const isClear = (answer: string, i: number) => answer.startsWith(i % 2 ? tooLarge : tooLong)
     expect(answers.filter((answer, i) => !isClear(answer, i))).toEqual([])
+  })
+
+  it('keeps what was put when its connection was cut, and goes on with it by name', async () => {
+    const content = randomBytes('put behind nginx', 16 * MiB)
+    const url = `${site.url}/upload/film.mp4`
+    const put = request(url, { method: 'PUT', headers: { 'Content-Length': content.length } })
+    put.on('error', () => undefined)
+    put.write(content.subarray(0, 4 * MiB))
+    await vi.waitFor(async () => expect(await largestFile(site.dir)).toBe(4 * MiB), { timeout: 20_000 })
+    put.destroy()
+    const head = await fetch(url, { method: 'HEAD' })
+    const offset = Number(head.headers.get('upload-offset'))
+    expect(offset).toBeGreaterThan(0)
+    const rest = await fetch(url, {
+      method: 'PUT',
+      headers: { 'Content-Range': `bytes ${offset}-${content.length - 1}/${content.length}` },
+      body: content.subarray(offset),
+    })
+    expect([rest.status, rest.headers.get('location')]).toEqual([
+      201,
+      expect.stringMatching(`^${site.url}/files/`),
+    ])
+    expect(await sha256(await download(url))).toBe(await sha256(content))
   })
 
   it('names uploads by the address that the client used', async () => {

@@ -240,10 +240,11 @@ function watchForStalls(uppy: PageUppy, banner: ConnectionBanner): StallWatch {
   return stalls
 }
 
-/** Uppy only says that it failed; the server's answer says why, in a sentence for people. */
+/** Uppy only says that it failed; the server's answer says why: a code for programs, and a sentence for people. */
 function sayWhyItFailed(uppy: PageUppy): void {
   uppy.on('upload-error', (file, _error, response) => {
-    const reason = response?.body?.xhr instanceof XMLHttpRequest ? response.body.xhr.responseText.trim() : ''
+    const answer = response?.body?.xhr instanceof XMLHttpRequest ? response.body.xhr.responseText.trim() : ''
+    const reason = answer.replace(/^[a-z]+(?:-[a-z]+)*: /, '')
     const isSentence = reason.length > 0 && reason.length < 300 && !reason.startsWith('<')
     if (file !== undefined && isSentence) uppy.info(`${nameOf(file)}: ${reason}`, 'error', 15_000)
   })
