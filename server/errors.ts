@@ -50,6 +50,14 @@ export const errorTable = {
   'checksum-algorithm': [400, 'this checksum algorithm is not known here; OPTIONS tells which are'],
   'checksum-mismatch': [460, 'the checksum does not match; nothing of this request was kept, send it again'],
   'checksum-missing': [460, 'the announced checksum did not come; nothing of this request was kept'],
+  'digest-malformed': [
+    400,
+    'Repr-Digest must be a list such as sha-256=:BASE64:, and the metadata sha256 a SHA-256 in hex or base64',
+  ],
+  'digest-mismatch': [
+    460,
+    'the bytes are not those that the digest of this upload was made of; nothing is kept, begin a new one',
+  ],
   'id-invalid': [400, 'that upload id can not be used'],
 
   // Plain forms and plain PUT
@@ -140,6 +148,8 @@ export class Refusal extends Error {
   readonly retryAfterS: number | undefined
   /** The upload that was created although the request was refused; its URL belongs into the answer. */
   readonly createdId: string | undefined
+  /** The upload has all it needs: who is still sending is not heard out, but told to look. */
+  readonly isFinished: boolean
   /** `WWW-Authenticate`: how to sign in, and what was wrong. */
   readonly challenge: string | undefined
 
@@ -150,6 +160,7 @@ export class Refusal extends Error {
       offset?: number
       retryAfterS?: number
       createdId?: string
+      isFinished?: boolean
       challenge?: string
       cause?: unknown
     } = {},
@@ -162,6 +173,7 @@ export class Refusal extends Error {
     this.offset = more.offset
     this.retryAfterS = more.retryAfterS
     this.createdId = more.createdId
+    this.isFinished = more.isFinished ?? false
     this.challenge = more.challenge
   }
 }

@@ -125,6 +125,33 @@ export const settings = {
     default: 'false',
     sentence: 'Do not serve uploads for download.',
   }),
+  digest: define({
+    group: uploads,
+    flag: 'digest',
+    kind: oneOf('declared', 'always', 'never'),
+    default: 'declared',
+    sentence:
+      'Which uploads are hashed as a whole: those whose digest the client declares, which is then verified before they ' +
+      'are finished; every one, with SHA-256; or none, whatever is declared.',
+  }),
+  instantUpload: define({
+    group: uploads,
+    flag: 'instant-upload',
+    kind: oneOf('off', 'owner', 'global'),
+    default: 'owner',
+    sentence:
+      'Finish an upload at once when a finished one has the digest and length that it declares: one of the same owner ' +
+      '(nothing happens where nobody says who they are), or of anybody. Mind: with global whoever knows the digest of a ' +
+      'file can have the file.',
+  }),
+  serveUnfinished: define({
+    group: uploads,
+    flag: 'serve-unfinished',
+    kind: flag,
+    default: 'false',
+    sentence:
+      'Let clients download what was acknowledged of an upload that is not finished; else that is 404.',
+  }),
   disableTermination: define({
     group: uploads,
     flag: 'disable-termination',
@@ -401,6 +428,11 @@ export const rules: readonly Rule[] = [
     setting: 'expireMode',
     breaks: ({ config }) => config.expireAfterMs === 0,
     says: ({ name }) => `has no effect while ${name('expireAfterMs')} is 0`,
+  },
+  {
+    setting: 'instantUpload',
+    breaks: ({ config }) => config.instantUpload !== 'off' && config.digest === 'never',
+    says: ({ name }) => `has no effect while ${name('digest')} is never`,
   },
   {
     setting: 'redisKeyPrefix',

@@ -10,6 +10,13 @@ import type { Readable } from 'node:stream'
 /** What time it is for all that expires: whole milliseconds since the epoch. One clock for engine and stores. */
 export type Now = () => number
 
+/** What the bytes of a whole upload hash to. */
+export interface Digest {
+  readonly algorithm: 'sha-256' | 'sha-512'
+  /** With padding. */
+  readonly base64: string
+}
+
 /** What is fixed when an upload is created, and never changes afterwards. */
 export interface UploadHead {
   readonly id: string
@@ -29,6 +36,8 @@ export interface UploadHead {
   readonly owner?: string
   /** Network address that created the upload, as far as it is counted; undefined where addresses are not. */
   readonly client?: string
+  /** What the client says that the upload hashes to. It is never finished with anything else. */
+  readonly digest?: Digest
   /** Where the bytes are to be found too once the upload is finished, relative to the folder of the uploads. */
   readonly storagePath?: string
   /** An unfinished upload lives no longer than this, whatever is the rule for others. */
@@ -58,6 +67,8 @@ export interface Mark {
   readonly sequence: number
   /** When the offset last moved, or the upload was created; in milliseconds since the epoch. Sliding expiry counts from here. */
   readonly movedAt: number
+  /** Of a finished upload: what its bytes were found to hash to; undefined when nobody asked. */
+  readonly digest?: Digest
 }
 
 /** An upload as it is known at one moment: its head, its mark, and where its bytes are. */
@@ -103,6 +114,8 @@ export interface ByteStore {
   readonly wavers?: true
   /** Extension names of the tus standard that this store can serve. */
   readonly extensions: readonly string[]
+  /** Set where digests are kept beside the bytes, and uploads can fail. */
+  readonly keepsDigests?: true
   start(): Promise<void>
   close(): Promise<void>
   /** Makes an empty upload and leaves it open for its creator to append to. Call under the lock. */
@@ -126,6 +139,12 @@ export interface ByteStore {
   remove(id: string, isHeld?: () => boolean): Promise<boolean>
   /** The bytes [start, end) of an upload, as they were when this was called; also while it is removed meanwhile. */
   read(record: UploadRecord, start: number, end: number): Promise<Readable>
+  /**
+   * Readies the bytes of `source`, a finished upload, for one that was just created and has none; shared where that is
+   * possible. Removing either never hurts the other. Undefined, and nothing is left of it, when that can not be done: the
+   * source is gone, or can not be shared once more. Not there in a store that never can. Call under the lock.
+   */
+  linkFrom?(upload: UploadRecord, source: UploadRecord): Promise<Adoption | undefined>
   /** Every upload that is there, in no order; for the walk that rebuilds lost indexes. */
   walk(): AsyncIterable<UploadRecord>
   /** Removes what creations and removals that were cut off left behind more than `olderThanMs` ago. Returns how many. */
@@ -138,6 +157,14 @@ export interface ByteStore {
   readonly outbox?: Outbox
   /** How uploads are found by names; undefined in a store that can not do it, and then nothing can be uploaded by name. */
   readonly names?: Names
+}
+
+/** Bytes of another upload that are ready to be an upload's own. Exactly one of the two is called. */
+export interface Adoption {
+  /** Seals the upload with them; its appender is superseded. */
+  finish(isHeld: () => boolean): Promise<UploadRecord>
+  /** Gives them up; the upload goes on as if nothing had been. */
+  discard(): Promise<void>
 }
 
 /**
@@ -187,8 +214,13 @@ export interface Appender {
   read(start: number, end: number): AsyncIterable<Uint8Array>
   /** Moves the mark to `offset`, and fixes the length when one is given. After a `last` commit nothing more is written. */
   commit(change: { offset: number; length?: number; last?: boolean }): Promise<UploadRecord>
-  /** Seals the upload: the bytes [0, length) are made durable as configured, then the mark says finished. */
-  finish(length: number): Promise<UploadRecord>
+  /**
+   * Seals the upload: the bytes [0, length) are made durable as configured, then the mark says finished, and with it what
+   * they hash to. An upload that declares a digest finishes with no other.
+   */
+  finish(length: number, digest?: Digest): Promise<UploadRecord>
+  /** Seals the upload as failed: it is never finished, and its bytes are given up. */
+  fail(): Promise<UploadRecord>
   /** Gives the hold up. A mark that was not committed stays where it was. */
   close(): Promise<void>
 }
@@ -290,7 +322,7 @@ export interface Outbox {
  * - `list` shows no parts: they are shown with their final.
  * - `watch` tells of what is put or removed afterwards, on every server, and of each upload in order; nothing is sent
  *   anywhere while nobody watches. What may have been missed is said to be, and found by looking.
- * - `expiring`, `recent`, `list` and `ids` are hints: they may name uploads that are gone, never only what is there. Check the mark.
+ * - `expiring`, `recent`, `list`, `ids` and `withDigest` are hints: they may name uploads that are gone, never only what is there. Check the mark.
  * - It may come back empty or older than it was; nothing here decides about an upload.
  * - When it cannot be reached every method fails with `unavailable` and nothing hangs.
  */
@@ -307,6 +339,8 @@ export interface RecordStore {
   expiring(now: number, limit: number): Promise<string[]>
   /** Newest creations first. */
   recent(limit: number): Promise<UploadRecord[]>
+  /** Finished uploads with this digest, no parts, the newest first; those of one owner when there is one given. */
+  withDigest(digest: Digest, limit: number, owner?: string): Promise<string[]>
   /**
    * Newest creations first, from behind `after` on; of one owner, or of all. A page may hold fewer than `limit`, or none,
    * and is the last one when it has no `next`.

@@ -9,6 +9,7 @@ import { type ErrorCode, Refusal } from '../errors.ts'
 import type { Command } from '../protocol/messages.ts'
 import type { Abilities } from '../protocol/tus.ts'
 import type { Expiry } from '../uploads/rules.ts'
+import type { DigestPolicy } from '../uploads/whole-hash.ts'
 
 /** Tidemark's own stores bring a byte store; any other @tus store is used through its own methods. */
 export function byteStoreOf(datastore: DataStore & { readonly byteStore?: ByteStore }): ByteStore {
@@ -45,13 +46,18 @@ export function checkGate({
 
 /** What is announced: what the store can do, less what is switched off. */
 export function abilitiesOf(
-  { extensions, concatenation }: ByteStore,
-  { disableTermination, maxSize }: { disableTermination?: boolean; maxSize?: unknown },
+  { extensions, concatenation, keepsDigests }: ByteStore,
+  {
+    disableTermination,
+    maxSize,
+    digest,
+  }: { disableTermination?: boolean; maxSize?: unknown; digest?: DigestPolicy },
 ): Abilities {
   const isOn = (name: string) =>
     !(disableTermination && name === 'termination') && !(!concatenation && name.startsWith('concatenation'))
   return {
     extensions: extensions.filter(isOn),
+    digests: keepsDigests ? (digest === 'never' ? 'ignored' : 'verified') : 'unsupported',
     maxBytes: typeof maxSize === 'number' && maxSize > 0 ? maxSize : undefined,
   }
 }

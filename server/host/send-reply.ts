@@ -51,7 +51,8 @@ export async function sendReply(
     ...(text !== undefined && { 'Content-Length': Buffer.byteLength(text) }),
     ...(isUnread && { Connection: 'close' }),
   })
-  if (!isUnread || facts.expectsContinue) {
+  // Nothing of the body is wanted, however much it is: whoever loses the answer over it asks, and is told the same.
+  if (!isUnread || facts.expectsContinue || facts.isFinished) {
     res.end(text)
     return
   }

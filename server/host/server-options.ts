@@ -8,7 +8,9 @@ import type { Gate } from '../access/gate.ts'
 import type { HookEvent, HookSettings } from '../hooks/hooks.ts'
 import type { EngineSettings } from '../uploads/engine.ts'
 import type { EngineEvent } from '../uploads/hold.ts'
+import type { InstantScope } from '../uploads/instant.ts'
 import type { QuotaPlan } from '../uploads/quota-accounts.ts'
+import type { DigestPolicy } from '../uploads/whole-hash.ts'
 import type { ToldEvent } from './audiences.ts'
 import type { LockerOption } from './lockers.ts'
 import type { HookOptions } from './tus-hooks.ts'
@@ -45,6 +47,15 @@ export interface TidemarkServerOptions
   readonly reserveFreeBytes?: number
   /** Media types that uploads may have (`image/*`), as clients say them in the metadata. Default: any. */
   readonly allowedTypes?: readonly string[] | undefined
+  /** Which uploads are hashed as a whole, and whether what clients declare is verified. Default: `declared`. */
+  readonly digest?: DigestPolicy
+  /**
+   * Finish uploads at once whose digest and length a finished one has: one of the same owner, or of anybody. `global` lets
+   * whoever knows the digest of a file have the file. Default: `owner`, which is off where nobody says who they are.
+   */
+  readonly instantUpload?: InstantScope
+  /** Let what was acknowledged of an unfinished upload be downloaded. Default: that is 404. */
+  readonly serveUnfinished?: boolean
   /**
    * Told what happened to uploads, at least once for each event, in order for one upload, by whichever server: also when
    * the one that did it died. An event that this rejects is told again later, under the same id.

@@ -19,18 +19,20 @@ import { storageOf } from '../hooks/storage.ts'
 import type { Visit } from '../plain/door.ts'
 import { PlainRoom } from '../plain/plain-room.ts'
 import { corsHeaders } from '../protocol/cors.ts'
+import { formatReprDigest } from '../protocol/digest.ts'
 import { maxHeaderBytes } from '../protocol/header-limit.ts'
 import type { Command, Outcome } from '../protocol/messages.ts'
 import { type Abilities, type Answer, methodOf, parseTus, renderTus } from '../protocol/tus.ts'
 import { pathOf } from '../protocol/upload-url.ts'
 import { UploadEngine } from '../uploads/engine.ts'
+import { isPart } from '../uploads/kin.ts'
 import { type Progress, progressOf } from '../uploads/progress.ts'
 import { Sweeper } from '../uploads/sweeper.ts'
 import { abilitiesOf, byteStoreOf, checkGate, expiryOf, refuseUnable } from './abilities.ts'
 import { audiencesOf } from './audiences.ts'
 import { BodyExchange } from './body-exchange.ts'
 import { countedClient, quotasOf } from './counted.ts'
-import { download } from './download.ts'
+import { download, validatorHeaders } from './download.ts'
 import { type Exchange, NodeExchange, type Reply, toWebResponse, WebExchange } from './exchange.ts'
 import { Lockers } from './lockers.ts'
 import { sendReply } from './send-reply.ts'
@@ -83,6 +85,9 @@ export class TidemarkServer extends Server {
         removeParts: options.removeParts ?? false,
         reserveFreeBytes: options.reserveFreeBytes ?? 0,
         refuseMetadata: typeRule(options.allowedTypes),
+        digest: options.digest,
+        instantUpload: options.instantUpload ?? 'owner',
+        serveUnfinished: options.serveUnfinished,
       },
       quotas: quotasOf(options),
     })
@@ -215,7 +220,7 @@ export class TidemarkServer extends Server {
     if (unallowed) throw unallowed
     if ('id' in command) await request.incoming(command.id)
     const refusal = refuseUnable(command, this.engine.bytes, this.#options)
-    if (refusal) throw refusal
+    if (refusal) throw asAsked(command, refusal)
     if (command.do !== 'options') request.locker = await this.#lockers.of(exchange)
     await this.#allow(request, command)
     const outcome = await this.#perform(command, request)
@@ -225,12 +230,13 @@ export class TidemarkServer extends Server {
       return { is: 'cut' }
     }
     if (outcome.is === 'readable') return this.#download(outcome.record, exchange, request)
-    if (outcome.is === 'refused') throw outcome.refusal
+    if (outcome.is === 'refused') throw asAsked(command, outcome.refusal)
     const isCreation = outcome.is === 'created'
     const answer = renderTus(outcome, this.#abilities, {
       location: isCreation ? urlOf(outcome.record.head.id) : '',
       withOffset: command.do === 'create' && command.isBytes,
     })
+    if (outcome.is === 'offset') Object.assign(answer.headers, this.#headersOf(outcome.record))
     return { is: 'answer', ...this.#conclude(command, outcome, answer, request, exchange) }
   }
 
@@ -238,13 +244,28 @@ export class TidemarkServer extends Server {
     if (hooks?.asksForAccess) await askForAccess(command, hooks, { bytes: this.engine.bytes, asker })
   }
 
-  async #download(record: UploadRecord, { headers }: Exchange, request: HookedRequest): Promise<Reply> {
+  async #download(record: UploadRecord, exchange: Exchange, request: HookedRequest): Promise<Reply> {
+    const { headers } = exchange
+    const asked = { isHead: methodOf(exchange.method, headers) === 'HEAD', headers, now: this.engine.now() }
     try {
-      return await download(this.engine.bytes, record, headers)
+      return await download(this.engine.bytes, record, asked)
     } catch (error) {
-      // Terminated between the look and the opening of its file: gone, and nobody's failure.
+      // Terminated between the look and the opening of its file: gone, and nobody's failure. Or taken over, which gives
+      // what is not finished a file of its own.
       const now = await this.engine.read(record.head.id, request)
-      throw now.is === 'refused' ? now.refusal : error
+      if (now.is === 'refused') throw asAsked({ do: 'read', ...asked }, now.refusal)
+      if (now.is !== 'readable' || now.record.mark.generation === record.mark.generation) throw error
+      return download(this.engine.bytes, now.record, asked)
+    }
+  }
+
+  /** What a question about an upload is told of its bytes, where they can be downloaded. */
+  #headersOf(record: UploadRecord): Record<string, string> {
+    const { head, mark } = record
+    const isServed = mark.state === 'finished' && !isPart(head) && !this.#options.disableDownload
+    return {
+      ...(isServed && validatorHeaders(record, this.engine.now())),
+      ...(mark.digest && { 'Repr-Digest': formatReprDigest(mark.digest) }),
     }
   }
 
@@ -311,6 +332,7 @@ export class TidemarkServer extends Server {
         ? error
         : new Refusal(unexpected, { cause: error, ...(method === 'HEAD' && { retryAfterS: 1 }) })
     facts.code = fromHook ? 'refused-by-hook' : refusal.code
+    facts.isFinished = refusal.isFinished
     if (error !== refusal && !fromHook) this.#onUnexpected(error, facts)
     // The client is told to try again; whoever runs the server is told why.
     if (refusal.cause instanceof StoreError && ['damaged', 'io'].includes(refusal.cause.code))
@@ -406,4 +428,9 @@ export class TidemarkServer extends Server {
       }
     },
   }
+}
+
+/** A HEAD that says nothing of tus is answered as one where there is something to download; else as one that should have. */
+function asAsked(command: { readonly do: string; readonly isHead?: boolean }, refusal: Refusal): Refusal {
+  return command.do === 'read' && command.isHead ? new Refusal('version-missing') : refusal
 }

@@ -94,6 +94,10 @@ export class HookedRequest implements UploadRequest {
     return this.#exchange.signal
   }
 
+  get waitsToSend(): boolean {
+    return this.#exchange.facts.expectsContinue === true
+  }
+
   get mayTerminateFinished(): boolean {
     return this.#options.disableTerminationForFinishedUploads !== true
   }

@@ -2,7 +2,7 @@
  * The values that every dialect speaks. A dialect parses a request into a `Command`, the engine answers with an
  * `Outcome`, the dialect renders it. Neither side knows the other's headers or files.
  */
-import type { UploadHead, UploadRecord } from '../../stores/contracts.ts'
+import type { Digest, UploadHead, UploadRecord } from '../../stores/contracts.ts'
 import type { Refusal } from '../errors.ts'
 
 export type Command =
@@ -12,7 +12,8 @@ export type Command =
   | AppendCommand
   | { readonly do: 'offset'; readonly id: string }
   | { readonly do: 'terminate'; readonly id: string }
-  | { readonly do: 'read'; readonly id: string }
+  /** `isHead`: only what would be said of the bytes. */
+  | { readonly do: 'read'; readonly id: string; readonly isHead?: boolean }
 
 /** What the bytes of one request must hash to. */
 export interface Checksum {
@@ -38,6 +39,8 @@ export interface CreateCommand {
   readonly checksum: ExpectedChecksum | undefined
   /** The words that make it a part of a later final, as sent. */
   readonly partial?: string | undefined
+  /** What the whole upload must hash to. */
+  readonly digest?: Digest | undefined
   /** Where it came from; `tus` when nothing is said. */
   readonly dialect?: UploadHead['dialect']
 }
@@ -50,6 +53,8 @@ export interface ConcatCommand {
   /** Ids of the parts, in order; one may be there twice. */
   readonly parts: readonly string[]
   readonly metadata: string | undefined
+  /** What the whole upload must hash to. */
+  readonly digest?: Digest | undefined
 }
 
 export interface AppendCommand {

@@ -6,6 +6,7 @@ import type { UploadRecord } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
 import { checksumAlgorithms, parseChecksum } from './checksum.ts'
 import { parseConcat } from './concat.ts'
+import { parseDeclaredDigest } from './digest.ts'
 import type {
   AppendCommand,
   Checksum,
@@ -38,6 +39,8 @@ export interface Abilities {
   readonly extensions: readonly string[]
   /** Largest upload in bytes; undefined without a limit. */
   readonly maxBytes: number | undefined
+  /** What becomes of digests that clients declare. */
+  readonly digests: 'verified' | 'ignored' | 'unsupported'
 }
 
 /** The method that counts: `X-HTTP-Method-Override` wins over the request's own (Core, X-HTTP-Method-Override). */
@@ -63,12 +66,16 @@ export function parseTus(
   abilities: Abilities,
 ): Command {
   if (method === 'OPTIONS') return { do: 'options' }
+  // Who knows nothing of tus asks about a download.
+  if (method === 'HEAD' && headers['tus-resumable'] === undefined && target.is === 'upload')
+    return { do: 'read', id: target.id, isHead: true }
   checkVersion(method, headers)
   switch (method) {
     case 'POST':
       if (target.is !== 'collection') throw new Refusal('not-found')
       return parseCreate(headers, parseExpectedChecksum(headers, trailers, abilities), {
         idOfUrl: abilities.extensions.includes('concatenation') ? idOfUrl : undefined,
+        digests: abilities.digests,
       })
     case 'HEAD':
       return { do: 'offset', id: idOf(target) }
@@ -96,6 +103,7 @@ export function renderTus(
       headers['Tus-Extension'] = abilities.extensions.join(',')
       if (abilities.extensions.includes('checksum'))
         headers['Tus-Checksum-Algorithm'] = checksumAlgorithms.join(',')
+      if (abilities.digests === 'verified') headers['Want-Repr-Digest'] = 'sha-256=10, sha-512=1'
       if (abilities.maxBytes !== undefined) headers['Tus-Max-Size'] = String(abilities.maxBytes)
       return { status: 200, headers }
     case 'created':
@@ -165,10 +173,16 @@ function checkVersion(method: string, headers: RequestHeaders): void {
 function parseCreate(
   headers: RequestHeaders,
   checksum: ExpectedChecksum | undefined,
-  { idOfUrl }: { idOfUrl: TusRequest['idOfUrl'] },
+  { idOfUrl, digests }: { idOfUrl: TusRequest['idOfUrl']; digests: Abilities['digests'] },
 ): CreateCommand | ConcatCommand {
   if (!idOfUrl) refuseUnsupported(headers, ['upload-concat'])
+  if (digests === 'unsupported') refuseUnsupported(headers, ['repr-digest'])
   const body = parseBody(headers)
+  const metadata = parseCreationMetadata(headers)
+  const digest =
+    digests === 'verified'
+      ? parseDeclaredDigest(one(headers, 'repr-digest'), parseMetadata(metadata ?? ''))
+      : undefined
   const asSent = one(headers, 'upload-concat')
   const concat = asSent === undefined ? undefined : parseConcat(asSent, idOfUrl!)
   if (concat?.is === 'final') {
@@ -179,17 +193,18 @@ function parseCreate(
       throw new Refusal('header-unsupported', {
         detail: 'a final upload takes no bytes of its own, so it takes no Upload-Checksum',
       })
-    return { do: 'concat', asSent: asSent!, parts: concat.parts, metadata: parseCreationMetadata(headers) }
+    return { do: 'concat', asSent: asSent!, parts: concat.parts, metadata, digest }
   }
   if (body.isThere && !body.isBytes) throw new Refusal('content-type')
   return {
     do: 'create',
     length: parseCreationLength(headers),
-    metadata: parseCreationMetadata(headers),
+    metadata,
     isBytes: body.isBytes,
     hasBody: body.isThere,
     contentLength: body.length,
     checksum,
+    digest,
     ...(concat && { partial: asSent }),
   }
 }
@@ -283,12 +298,18 @@ function isAnnounced(headers: RequestHeaders, name: string): boolean {
   return trailers.includes(name)
 }
 
+const headerNames: Readonly<Record<string, string>> = {
+  'repr-digest': 'Repr-Digest',
+  'upload-checksum': 'Upload-Checksum',
+  'upload-concat': 'Upload-Concat',
+}
+
 /** A header or trailer that would change what the request means must not be passed over in silence. */
 function refuseUnsupported(headers: RequestHeaders, names: readonly string[]): void {
   for (const name of names)
     if (headers[name] !== undefined || isAnnounced(headers, name))
       throw new Refusal('header-unsupported', {
-        detail: `${name === 'upload-concat' ? 'Upload-Concat' : 'Upload-Checksum'} is not supported by this server; OPTIONS tells what is`,
+        detail: `${headerNames[name]} is not supported by this server; OPTIONS tells what is`,
       })
 }
 

@@ -9,6 +9,7 @@ import {
   type Appender,
   type ByteStore,
   type Concatenation,
+  type Digest,
   type Lock,
   LockError,
   type Locker,
@@ -186,16 +187,28 @@ export class Assemblies {
       await this.#slots.use(signal, () => this.#context.ties.assemble(appender, parts, signal))
       signal.throwIfAborted()
       const { record } = appender
-      const whole = { ...record, mark: { ...record.mark, offset: length, length } }
+      const digest = await this.#verify(appender, length, signal)
+      const whole = { ...record, mark: { ...record.mark, offset: length, length, ...(digest && { digest }) } }
       await request.beforeFinish(whole)
       if (!isHeld()) return undefined
-      return await this.#context.teller.finishing(whole, () => appender.finish(length), request)
+      return await this.#context.teller.finishing(whole, () => appender.finish(length, digest), request)
     } catch (error) {
       if (signal.aborted) return undefined
       throw error
     } finally {
       await appender.close()
     }
+  }
+
+  /** What all bytes of a final hash to, where that is wished. What was declared as something else fails for good. */
+  async #verify(appender: Appender, length: number, signal: AbortSignal): Promise<Digest | undefined> {
+    const whole = this.#context.hashes.begin(appender)
+    const digest = await whole?.digest(length, () => signal.aborted)
+    signal.throwIfAborted()
+    const declared = appender.record.head.digest
+    if (declared === undefined || declared.base64 === digest?.base64) return digest
+    await this.putRecord(await appender.fail())
+    throw new Refusal('digest-mismatch')
   }
 
   /** A final, and its parts when it can be made of them now. */

@@ -113,13 +113,14 @@ export class Concatenator {
   async #createNew(
     id: string,
     key: string,
-    { asSent: concat, parts: ids, metadata }: ConcatCommand,
+    { asSent: concat, parts: ids, metadata, digest }: ConcatCommand,
     request: UploadRequest,
   ): Promise<Outcome> {
     const draft: UploadHead = {
       ...{ id, createdAt: this.#context.now(), dialect: 'tus' },
       ...newHeadOf(request, metadata),
       ...{ concat, parts: ids, concatKey: key },
+      ...(digest && { digest }),
     }
     const parts = await this.#checkParts(ids, request.asker, await request.maxBytes(id))
     await checkEntry(this.#context, parts.leastLength, { metadata })
@@ -263,9 +264,16 @@ export class Concatenator {
 }
 
 /** Names a request: whoever sends the same again has not got its answer. Ids can not have the separators in them. */
-function keyOf({ parts, metadata }: ConcatCommand, { owner }: Asker): string {
+function keyOf({ parts, metadata, digest }: ConcatCommand, { owner }: Asker): string {
   return createHash('sha256')
-    .update(JSON.stringify([parts, metadata ?? null, ...(owner === undefined ? [] : [owner])]))
+    .update(
+      JSON.stringify([
+        parts,
+        metadata ?? null,
+        ...(owner === undefined ? [] : [owner]),
+        ...(digest ? [digest] : []),
+      ]),
+    )
     .digest('hex')
 }
 

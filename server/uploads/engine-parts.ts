@@ -4,10 +4,12 @@ import type { Meter } from '../../stores/meter.ts'
 import type { Refusal } from '../errors.ts'
 import type { Audience } from './audience.ts'
 import type { EngineEvent } from './hold.ts'
+import type { InstantScope } from './instant.ts'
 import type { Pulse } from './pulse.ts'
 import type { Quotas } from './quotas.ts'
 import type { Expiry } from './rules.ts'
 import type { UploadRequest } from './upload-request.ts'
+import type { DigestPolicy } from './whole-hash.ts'
 
 export interface EngineSettings {
   readonly expiry: Expiry
@@ -16,6 +18,12 @@ export interface EngineSettings {
   readonly acquireLockTimeoutMs: number
   /** Whether parts are removed once all finals that were made of them are finished. */
   readonly removeParts: boolean
+  /** Which uploads are hashed as a whole. Default: those whose digest is declared. */
+  readonly digest?: DigestPolicy | undefined
+  /** Whose uploads give their bytes to new ones that declare their digest. Default: nobody's. */
+  readonly instantUpload?: InstantScope | undefined
+  /** Whether what is there of an unfinished upload can be read. Default: no. */
+  readonly serveUnfinished?: boolean | undefined
   /** New data is refused when the disk would have less left; 0 is never. */
   readonly reserveFreeBytes: number
   /** Refuses uploads by what their metadata says; undefined where nobody looks. */

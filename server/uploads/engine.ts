@@ -22,17 +22,29 @@ import { type Concatenator, concatenatorOf } from './concat.ts'
 import { appendNothing } from './empty-append.ts'
 import type { EngineParts, EngineSettings } from './engine-parts.ts'
 import { checkEntry } from './entry-rules.ts'
-import { type EngineEvent, type Filled, type HoldContext, UploadHold } from './hold.ts'
-import { isPart, isWaiting } from './kin.ts'
+import { type EngineEvent, type HoldContext, UploadHold } from './hold.ts'
+import { InstantUploads } from './instant.ts'
+import { isWaiting } from './kin.ts'
 import { Lifetime } from './lifetime.ts'
 import { answerOf, outcomeOf, overflowOf, retryAfterS } from './outcomes.ts'
 import { Pulse } from './pulse.ts'
 import type { Admitted, Quotas } from './quotas.ts'
-import { expiresAt, refuseAppend, refuseCreate } from './rules.ts'
+import { expiresAt, refuseAppend, refuseCreate, refuseRead } from './rules.ts'
 import { Teller } from './teller.ts'
 import { isShownTo, newHeadOf, type UploadRequest } from './upload-request.ts'
+import { WholeHashes } from './whole-hash.ts'
 
 export type { EngineParts, EngineSettings } from './engine-parts.ts'
+
+/** An upload that is about to be made. */
+interface Making {
+  readonly head: UploadHead
+  readonly command: CreateCommand
+  readonly maxBytes: number
+  readonly admitted: Admitted | undefined
+  /** A finished one with the same bytes. */
+  readonly source: UploadRecord | undefined
+}
 
 export class UploadEngine implements HoldContext {
   readonly bytes: ByteStore
@@ -44,9 +56,11 @@ export class UploadEngine implements HoldContext {
   readonly report: (event: EngineEvent) => void
   readonly teller: Teller
   readonly quotas: Quotas | undefined
+  readonly hashes: WholeHashes
   readonly #locker: Locker
   readonly #lifetime: Lifetime
   readonly #concat: Concatenator | undefined
+  readonly #instant: InstantUploads
   /** What runs, and is to end when this server does. */
   readonly #holds = new Set<Pick<UploadHold, 'drain'>>()
   readonly #draining = new AbortController()
@@ -61,12 +75,14 @@ export class UploadEngine implements HoldContext {
     this.pulse = parts.pulse ?? new Pulse()
     this.meter = parts.meter ?? new Meter()
     this.now = parts.now ?? (() => Date.now())
+    this.hashes = new WholeHashes(parts.settings.digest ?? 'declared')
     this.#locker = parts.locker
     this.quotas = parts.quotas
     const { bytes, records, settings, pulse, meter, report, now, quotas } = this
     const { locker, ownRequest, audiences = [] } = parts
     const draining = this.#draining.signal
     this.teller = new Teller({ bytes, locker, audiences, draining, report, now, meter })
+    this.#instant = new InstantUploads({ bytes, records, settings, pulse, draining, report })
     this.#lifetime = new Lifetime({
       ...{ bytes, records, settings, locker, draining, report, meter, quotas },
       teller: this.teller,
@@ -75,6 +91,7 @@ export class UploadEngine implements HoldContext {
     this.#concat = concatenatorOf({
       ...{ bytes, records, settings, pulse, meter, report, now, locker, ownRequest, draining, quotas },
       teller: this.teller,
+      hashes: this.hashes,
       remove: (id) => this.#lifetime.remove(id),
       expire: (id, now) => this.#lifetime.expire(id, now),
     })
@@ -163,36 +180,43 @@ export class UploadEngine implements HoldContext {
       ...{ id, createdAt: this.now(), dialect: command.dialect ?? 'tus' },
       ...newHeadOf(request, metadata),
       ...(partial !== undefined && { concat: partial }),
+      ...(command.digest && { digest: command.digest }),
     }
     const head = await request.beforeCreate(draft, length)
     // A name or a place that somebody chose is one that others may know.
     const isOwnPlace = head.id === id && head.storagePath === undefined && !request.named
     const canBeAtOnce =
       isOwnPlace && !this.quotas && request.locker === undefined && this.#locker.isReady === true
-    const body = canBeAtOnce ? takeWhole(this, command, request) : undefined
+    const isHashed = this.hashes.algorithmOf(head) !== undefined
+    const body = canBeAtOnce && !isHashed ? takeWhole(this, command, request) : undefined
     if (body) return this.#atOnce(head, body, request)
-    const make = (admitted?: Admitted) => this.#make(head, command, maxBytes, request, admitted)
+    const source = this.#instant.mayBeFound(head) ? await this.#instant.find(head, length) : undefined
+    const make = (admitted?: Admitted) => this.#make({ head, command, maxBytes, admitted, source }, request)
     const { hasBody } = command
     return this.quotas ? this.quotas.admitting(head, { bytes, hasBody }, request, make) : make()
   }
 
-  #make(
-    head: UploadHead,
-    command: CreateCommand,
-    maxBytes: number,
+  async #make(
+    { head, command, maxBytes, admitted, source }: Making,
     request: UploadRequest,
-    admitted: Admitted | undefined,
   ): Promise<Outcome> {
-    return this.#holding(head.id, request, async (hold, lock) => {
+    let isAdopted = false
+    const outcome = await this.#holding(head.id, request, async (hold, lock) => {
       if (request.named) await request.named(head.id)
       hold.take(await this.teller.creating(head, command.length, this.bytes, request))
       try {
         if (admitted) await hold.within(await admitted.created(hold.kept))
-        const filled = await this.#fillNew(hold, command, maxBytes, request)
+        const adoption = source && (await this.#instant.adopt(hold.kept, source))
+        isAdopted = adoption !== undefined
+        this.teller.tell('created', hold.kept, request)
+        const filled = adoption
+          ? await hold.adopt(adoption, source, request)
+          : await hold.fill({ ...command, offset: 0, maxBytes }, request)
         if (filled.why === 'overflow') throw overflowOf(filled, command.length)
         return answerOf(filled, 'created', this.settings.expiry)
       } catch (error) {
-        if (error instanceof Refusal && error.status === 460) throw this.#createdEmpty(hold, head.id, error)
+        if (error instanceof Refusal && error.code.startsWith('checksum-'))
+          throw this.#createdEmpty(hold, head.id, error)
         await this.#removeUnwanted(error, hold, lock, request)
         // The client was never told the URL of what it sent: nobody could go on with it.
         hold.forgetRecord()
@@ -203,6 +227,8 @@ export class UploadEngine implements HoldContext {
         throw error
       }
     })
+    if (isAdopted) await this.#instant.hearOut(command, request)
+    return outcome
   }
 
   async #atOnce(head: UploadHead, body: Uint8Array, request: UploadRequest): Promise<Outcome> {
@@ -248,9 +274,8 @@ export class UploadEngine implements HoldContext {
       const length = command.length ?? record!.mark.length
       const room = this.quotas?.roomOf(record!, request)
       if (room) await hold.within(room, length ?? command.offset + (command.contentLength ?? 0))
-      const plan = { offset: command.offset, length, maxBytes, hasBody, checksum: command.checksum }
       try {
-        const filled = await hold.fill(plan, request)
+        const filled = await hold.fill({ ...command, length, maxBytes, hasBody }, request)
         return answerOf(filled, 'appended', this.settings.expiry)
       } catch (error) {
         await this.#removeUnwanted(error, hold, lock, request)
@@ -308,11 +333,11 @@ export class UploadEngine implements HoldContext {
     })
   }
 
-  async #read(id: string, { asker }: Pick<UploadRequest, 'asker'>): Promise<Outcome> {
+  async #read(id: string, request: Pick<UploadRequest, 'asker'>): Promise<Outcome> {
     const record = await this.bytes.look(id)
-    if (record?.mark.state !== 'finished' || isPart(record.head) || !isShownTo(asker, record.head))
-      return { is: 'refused', refusal: new Refusal('not-found') }
-    return { is: 'readable', record }
+    const refusal =
+      (await this.#refuseAbsent(record, request)) ?? refuseRead(record!, this.settings.serveUnfinished)
+    return refusal ? { is: 'refused', refusal } : { is: 'readable', record: record! }
   }
 
   /**
@@ -370,7 +395,7 @@ export class UploadEngine implements HoldContext {
   /** What belongs to somebody else is as absent as what never was. */
   async #refuseAbsent(
     record: UploadRecord | undefined,
-    { asker }: UploadRequest,
+    { asker }: Pick<UploadRequest, 'asker'>,
   ): Promise<Refusal | undefined> {
     const shown = record && isShownTo(asker, record.head) ? record : undefined
     return this.#lifetime.refuseAbsent(shown, this.now())
@@ -378,16 +403,6 @@ export class UploadEngine implements HoldContext {
 
   #offsetOf(record: UploadRecord): Outcome {
     return { is: 'offset', record, expiresAt: expiresAt(record, this.settings.expiry) }
-  }
-
-  #fillNew(
-    hold: UploadHold,
-    { length, hasBody, checksum }: CreateCommand,
-    maxBytes: number,
-    request: UploadRequest,
-  ): Promise<Filled> {
-    this.teller.tell('created', hold.kept, request)
-    return hold.fill({ offset: 0, length, maxBytes, hasBody, checksum }, request)
   }
 
   /** Somebody wanted the running upload to end and to be gone. Anything else that failed leaves it as it is. */

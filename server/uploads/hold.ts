@@ -2,13 +2,13 @@
  * One request's hold on one upload, from the lock to the release. It answers for the order of the end: the last write
  * has returned, the mark is moved, the files are let go, the record is put and the lock given up; only then the answer.
  */
-import type { Appender, Lock, RecordStore, UploadRecord } from '../../stores/contracts.ts'
+import type { Adoption, Appender, Digest, Lock, RecordStore, UploadRecord } from '../../stores/contracts.ts'
 import { StoreError } from '../../stores/contracts.ts'
 import type { Meter } from '../../stores/meter.ts'
 import { Refusal } from '../errors.ts'
 import type { ExpectedChecksum } from '../protocol/messages.ts'
 import type { TellerEvent } from './audience.ts'
-import { type Ended, Receiver, type StopReason } from './byte-path.ts'
+import { type Ended, Receiver, type ReceiverOptions, type StopReason } from './byte-path.ts'
 import { type RunningDigest, startDigest } from './digest.ts'
 import type { EngineSettings } from './engine.ts'
 import { isPart } from './kin.ts'
@@ -18,12 +18,14 @@ import type { QuotaEvent, Quotas } from './quotas.ts'
 import { expiresAt } from './rules.ts'
 import type { Teller } from './teller.ts'
 import type { UploadRequest } from './upload-request.ts'
+import type { WholeHash, WholeHashes } from './whole-hash.ts'
 
 /** What an operator should know. */
 export type EngineEvent =
   | { readonly is: 'rewound'; readonly id: string; readonly from: number; readonly to: number }
   | { readonly is: 'displaced'; readonly id: string; readonly offset: number }
   | { readonly is: 'record-failed'; readonly id: string; readonly error: unknown }
+  | { readonly is: 'instant-failed'; readonly id: string; readonly error: unknown }
   | { readonly is: 'left-behind'; readonly id: string; readonly error: unknown }
   | { readonly is: 'assembly-failed'; readonly id: string; readonly error: unknown }
   | { readonly is: 'sweep-failed'; readonly error: unknown }
@@ -36,6 +38,8 @@ export interface FillPlan {
   /** Where the body must end while the length is not known. */
   readonly maxBytes: number
   readonly hasBody: boolean
+  /** Bytes of the body when its length is known. */
+  readonly contentLength?: number | undefined
   /** What the body must hash to; until it is known to, nothing of it counts. */
   readonly checksum: ExpectedChecksum | undefined
 }
@@ -57,6 +61,7 @@ export interface HoldContext {
   readonly meter: Meter
   readonly teller: Teller
   readonly quotas?: Quotas | undefined
+  readonly hashes: WholeHashes
   readonly report: (event: EngineEvent) => void
 }
 
@@ -70,6 +75,8 @@ export class UploadHold {
   #appender: Appender | undefined
   #receiver: Receiver | undefined
   #digest: RunningDigest | undefined
+  /** Of the whole upload, where that is wished. */
+  #whole: WholeHash | undefined
   #heldSince: number
   #stop: StopReason | undefined
   #stopTimer: NodeJS.Timeout | undefined
@@ -135,6 +142,7 @@ export class UploadHold {
   /** Receives the body, moves the mark to what came of it, and finishes the upload when that was the last byte. */
   async fill(plan: FillPlan, request: UploadRequest): Promise<Filled> {
     const appender = this.#appender!
+    this.#whole = this.#context.hashes.begin(appender)
     const ended: Ended = plan.hasBody
       ? await this.#receive(appender, plan, request)
       : { why: 'complete', offset: plan.offset }
@@ -145,19 +153,44 @@ export class UploadHold {
     // What can not be verified is not kept: it stands behind the mark, and the next request writes over it.
     if (plan.checksum && ended.why !== 'complete') return this.#filled(ended, appender.record)
     if (plan.checksum) await this.#verify(appender, plan, plan.checksum, ended.offset)
-    const record =
-      ended.offset === plan.length
-        ? await this.#finish(appender, plan.length, request)
-        : await appender.commit({ offset: ended.offset, ...lengthOf(plan), last: true })
     if (ended.offset > plan.offset) this.#context.meter.marks++
-    this.#record = record
-    return this.#filled(ended, record)
+    if (ended.offset !== plan.length) {
+      this.#record = await appender.commit({ offset: ended.offset, ...lengthOf(plan), last: true })
+      return this.#filled(ended, this.#record)
+    }
+    const digest = this.#whole && (await this.#verifyWhole(this.#whole, appender, plan.length))
+    if (digest === 'unknown') {
+      await this.#keepForAnotherTry(appender, plan.length)
+      return this.#filled({ why: 'stopped', reason: this.#stop!, offset: plan.offset }, appender.record)
+    }
+    this.#record = await this.#finish(appender, plan.length, digest, request)
+    return this.#filled(ended, this.#record)
+  }
+
+  /** Finishes the upload with bytes that another one has. */
+  async adopt(adoption: Adoption, { mark }: UploadRecord, request: UploadRequest): Promise<Filled> {
+    const { length, digest } = mark
+    let isTried = false
+    const seal = () => {
+      isTried = true
+      return adoption.finish(() => this.#lock!.isHeld())
+    }
+    try {
+      this.#record = await this.#finish(this.#appender!, length!, digest, request, seal)
+      return { why: 'complete', record: this.#record }
+    } finally {
+      if (!isTried) await adoption.discard()
+    }
   }
 
   /** Lets go of the files; safe to call twice. */
   async close(): Promise<void> {
     clearTimeout(this.#stopTimer)
+    const whole = this.#whole
+    this.#whole = undefined
+    if (whole) await whole.stop()
     await this.#appender?.close()
+    if (whole) this.#context.hashes.keep(whole, this.kept)
   }
 
   /** Lets go of files and lock. Never throws. */
@@ -213,18 +246,18 @@ export class UploadHold {
     if (this.#stop) return { why: 'stopped', reason: this.#stop, offset: plan.offset }
     const lock = this.#lock!
     if (plan.checksum && !('is' in plan.checksum)) this.#digest = startDigest(plan.checksum.algorithm)
+    // So who sends the rest does not wait for the hash at its end.
+    if (mayReachEnd(plan)) this.#whole?.catchUp()
     const receiver = new Receiver({
       source: request.body(),
       pulse,
       offset: plan.offset,
       endLimit: plan.length ?? plan.maxBytes,
-      write: this.#room
-        ? writeWithin(this.#room, appender)
-        : (buffers, position) => appender.write(buffers, position),
+      write: this.#writeTo(appender),
       ...(!plan.checksum && {
         checkpoint: (offset: number) => this.#checkpoint(appender, offset, plan, request),
       }),
-      ...(this.#digest && { digest: this.#digest }),
+      ...digestsOf(this.#digest, this.#whole),
       idleMs: settings.idleMs,
       leastBytesPerSecond: settings.leastBytesPerSecond,
     })
@@ -270,20 +303,56 @@ export class UploadHold {
         .catch((error: unknown) => this.#context.report({ is: 'record-failed', id: this.id, error }))
   }
 
-  async #finish(appender: Appender, length: number, request: UploadRequest): Promise<UploadRecord> {
+  #writeTo(appender: Appender): ReceiverOptions['write'] {
+    const whole = this.#whole
+    const write: ReceiverOptions['write'] = this.#room
+      ? writeWithin(this.#room, appender)
+      : (buffers, position) => appender.write(buffers, position)
+    if (whole === undefined) return write
+    return async (buffers, position) => {
+      await write(buffers, position)
+      whole.wrote()
+    }
+  }
+
+  /** What all bytes hash to, where that is wished. What was declared as something else fails for good. */
+  async #verifyWhole(
+    whole: WholeHash,
+    appender: Appender,
+    length: number,
+  ): Promise<Digest | 'unknown' | undefined> {
+    const isStopped = () => this.#stop !== undefined || !this.#lock!.isHeld()
+    const digest = await whole.digest(length, isStopped)
+    if (!this.#lock!.isHeld()) throw new StoreError('superseded', 'the lock was lost before the finish')
+    if (digest === undefined) return 'unknown'
+    const declared = appender.record.head.digest
+    if (declared === undefined || declared.base64 === digest.base64) return digest
+    this.#record = await appender.fail()
+    throw new Refusal('digest-mismatch')
+  }
+
+  async #finish(
+    appender: Appender,
+    length: number,
+    digest: Digest | undefined,
+    request: UploadRequest,
+    seal?: () => Promise<UploadRecord>,
+  ): Promise<UploadRecord> {
     const { record } = appender
-    const whole = { ...record, mark: { ...record.mark, offset: length, length } }
+    const mark = { ...record.mark, offset: length, length, ...(digest && { digest }) }
+    const whole = { ...record, mark }
     try {
       const asked = request.reauthorize()
       if (asked) await asked
       if (isPart(record.head)) await request.beforePartFinish?.(whole)
       else await request.beforeFinish(whole)
     } catch (error) {
-      await this.#keepForAnotherTry(appender, length)
+      // What is adopted was never written here.
+      if (!seal) await this.#keepForAnotherTry(appender, length)
       throw error
     }
     if (!this.#lock!.isHeld()) throw new StoreError('superseded', 'the lock was lost before the finish')
-    return this.#context.teller.finishing(whole, () => appender.finish(length), request)
+    return this.#context.teller.finishing(whole, seal ?? (() => appender.finish(length, digest)), request)
   }
 
   /**
@@ -315,4 +384,22 @@ function writeWithin(room: QuotaRoom, appender: Appender): Appender['write'] {
 
 function lengthOf(plan: FillPlan): { length?: number } {
   return plan.length === undefined ? {} : { length: plan.length }
+}
+
+function mayReachEnd({ offset, length, contentLength }: FillPlan): boolean {
+  return length !== undefined && (contentLength === undefined || offset + contentLength === length)
+}
+
+/** Nothing, where nothing is hashed. */
+function digestsOf(
+  digest: RunningDigest | undefined,
+  whole: WholeHash | undefined,
+): Pick<ReceiverOptions, 'digest'> {
+  if (!whole) return digest ? { digest } : {}
+  if (!digest) return { digest: whole }
+  const update = (bytes: Uint8Array) => {
+    digest.update(bytes)
+    whole.update(bytes)
+  }
+  return { digest: { update } }
 }

@@ -5,6 +5,7 @@
 import type { UploadHead, UploadRecord } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
 import type { AppendCommand, CreateCommand } from '../protocol/messages.ts'
+import { isPart } from './kin.ts'
 
 export interface Expiry {
   /** Unfinished uploads live this long; 0 is for ever. */
@@ -13,12 +14,16 @@ export interface Expiry {
   readonly mode: 'sliding' | 'absolute'
 }
 
+/** So long a failed upload is told to be gone, and not to be unknown, before what is left of it is removed. */
+const failedForMs = 24 * 3_600_000
+
 /** When an upload expires, in milliseconds since the epoch; undefined when it does not. Finished uploads never do. */
 export function expiresAt({ head, mark }: UploadRecord, expiry: Expiry): number | undefined {
   const afterMs = Math.min(
     expiry.afterMs || Number.POSITIVE_INFINITY,
     head.expireAfterMs ?? Number.POSITIVE_INFINITY,
   )
+  if (mark.state === 'failed') return mark.movedAt + Math.min(afterMs, failedForMs)
   if (afterMs === Number.POSITIVE_INFINITY || mark.state !== 'open') return undefined
   return (expiry.mode === 'sliding' ? mark.movedAt : head.createdAt) + afterMs
 }
@@ -51,7 +56,8 @@ export function refuseAppend(
   maxBytes: number,
 ): Refusal | undefined {
   if (head.parts !== undefined) return new Refusal('final-append')
-  if (command.offset !== mark.offset) return new Refusal('offset-conflict', { offset: mark.offset })
+  if (command.offset !== mark.offset)
+    return new Refusal('offset-conflict', { offset: mark.offset, isFinished: mark.state === 'finished' })
   if (command.length !== undefined) {
     if (mark.length !== undefined && mark.length !== command.length) return new Refusal('length-fixed')
     if (command.length < mark.offset) return new Refusal('length-below-offset')
@@ -62,6 +68,17 @@ export function refuseAppend(
   if (end > (length ?? maxBytes))
     return length === undefined ? tooLarge(maxBytes) : new Refusal('body-too-long', { offset: mark.offset })
   return undefined
+}
+
+/** Refuses to read what is not there whole; or, where that is wished, what is not known to be what was sent. */
+export function refuseRead(
+  { head, mark }: UploadRecord,
+  isUnfinishedServed: boolean | undefined,
+): Refusal | undefined {
+  if (mark.state === 'finished' && !isPart(head)) return undefined
+  if (mark.state === 'failed') return new Refusal('gone')
+  const isPlain = head.concat === undefined && head.digest === undefined
+  return mark.state === 'open' && isUnfinishedServed && isPlain ? undefined : new Refusal('not-found')
 }
 
 function tooLarge(maxBytes: number): Refusal {

@@ -41,6 +41,8 @@ export interface UploadRequest {
    * somebody names this request's upload, or is to be asked before it is finished.
    */
   wholeBody?(length: number): Uint8Array | undefined
+  /** Whether the client sends its body only when it is told to go on. */
+  readonly waitsToSend?: boolean
   /** Aborts when the client is gone. */
   readonly signal: AbortSignal
   /** Whose request it is, and what is shown to it. */

@@ -3,7 +3,14 @@
  * through one queue, so that a sync in the background and a commit never mix.
  */
 import { constants } from 'node:fs'
-import { type Appender, type Now, StoreError, type UploadHead, type UploadRecord } from '../contracts.ts'
+import {
+  type Appender,
+  type Digest,
+  type Now,
+  StoreError,
+  type UploadHead,
+  type UploadRecord,
+} from '../contracts.ts'
 import type { Meter } from '../meter.ts'
 import type { FileLayout } from './file-layout.ts'
 import { asStoreError, type FileSystem, type OpenFile, syncFile, syncNames } from './file-system.ts'
@@ -123,11 +130,13 @@ export class FileAppender implements Appender {
     return this.record
   }
 
-  async finish(length: number): Promise<UploadRecord> {
+  async finish(length: number, digest?: Digest): Promise<UploadRecord> {
     const { data, mark, durability, layout, head } = this.#parts
     const declared = this.#slot.length ?? length
     if (length !== declared || length < this.#slot.offset)
       throw new RangeError('an upload finishes at its length, and never behind its mark')
+    if (head.digest && !isSameDigest(head.digest, digest))
+      throw new RangeError('an upload that declares a digest finishes with no other')
     await this.#backgroundSync
     await this.#failAfterFailedSync()
     const { size } = await data.stat()
@@ -143,7 +152,10 @@ export class FileAppender implements Appender {
     const before = this.#slot
     if (head.storagePath !== undefined) await publish(layout, head, before.generation, durability !== 'none')
     try {
-      await this.#move({ state: 'finished', offset: length, syncedOffset: length, length, isReleased: true })
+      await this.#move({
+        ...{ state: 'finished', offset: length, syncedOffset: length, length, isReleased: true },
+        ...(digest && { digest }),
+      })
     } catch (error) {
       await withdraw(layout, head, before.generation).catch(() => undefined)
       throw error
@@ -152,9 +164,25 @@ export class FileAppender implements Appender {
     try {
       await this.#timed(() => mark.sync())
     } catch (error) {
-      await this.#move({ state: 'open', offset: before.offset, syncedOffset: before.syncedOffset })
+      await this.#undo(before)
       throw new StoreError('io', 'the mark could not be synced; the upload is not finished', { cause: error })
     }
+    return this.record
+  }
+
+  async #undo({ offset, syncedOffset }: Slot): Promise<void> {
+    const { digest: _, ...slot } = this.#slot
+    this.#slot = slot
+    await this.#move({ state: 'open', offset, syncedOffset })
+  }
+
+  async fail(): Promise<UploadRecord> {
+    const { data, mark, durability } = this.#parts
+    await this.#backgroundSync
+    await this.#move({ state: 'failed', isReleased: true })
+    if (durability !== 'none') await mark.sync()
+    // After a loss of power without them the upload is open, and begins again.
+    await data.truncate(0)
     return this.record
   }
 
@@ -284,7 +312,7 @@ export class FileAppender implements Appender {
 
 /** The record that a mark stands for. */
 export function recordOf(layout: FileLayout, head: UploadHead, slot: Slot): UploadRecord {
-  const { state, offset, syncedOffset, length, generation, sequence, movedAt } = slot
+  const { state, offset, syncedOffset, length, generation, sequence, movedAt, digest } = slot
   return {
     head,
     mark: {
@@ -295,9 +323,14 @@ export function recordOf(layout: FileLayout, head: UploadHead, slot: Slot): Uplo
       generation,
       sequence,
       movedAt,
+      ...(digest && { digest }),
     },
     storage: { type: 'file', path: layout.data(head.id, generation) },
   }
+}
+
+function isSameDigest(a: Digest, b: Digest | undefined): boolean {
+  return a.algorithm === b?.algorithm && a.base64 === b.base64
 }
 
 async function writeAll(data: OpenFile, buffers: readonly Uint8Array[], position: number): Promise<void> {

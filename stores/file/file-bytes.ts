@@ -6,6 +6,7 @@ import { constants } from 'node:fs'
 import type { Readable } from 'node:stream'
 import { wallClock } from '../clock.ts'
 import {
+  type Adoption,
   type Appender,
   type ByteStore,
   type Now,
@@ -14,6 +15,7 @@ import {
   type UploadRecord,
 } from '../contracts.ts'
 import type { Meter } from '../meter.ts'
+import { linkFrom } from './adoption.ts'
 import { checkFolder, createMark } from './create-mark.ts'
 import { type Durability, FileAppender, recordOf } from './file-appender.ts'
 import { FileConcatenation } from './file-concatenation.ts'
@@ -70,6 +72,7 @@ export class FileBytes implements ByteStore {
     'concatenation',
     'concatenation-unfinished',
   ]
+  readonly keepsDigests = true
   readonly layout: FileLayout
   readonly concatenation: FileConcatenation
   readonly outbox: FileOutbox
@@ -203,6 +206,13 @@ export class FileBytes implements ByteStore {
     if (head.storagePath !== undefined) for (let n = last; n >= 0; n--) await withdraw(this.layout, head, n)
     await removal.removeFiles(id, last)
     return wasThere
+  }
+
+  async linkFrom(upload: UploadRecord, source: UploadRecord): Promise<Adoption | undefined> {
+    const { id } = upload.head
+    const supersede = () => this.#writing.get(id)?.supersede()
+    const [durability, isOnNetwork] = [this.#durability, this.#isOnNetwork]
+    return linkFrom({ ...this.#files, supersede, durability, isOnNetwork }, upload, source)
   }
 
   read(record: UploadRecord, start: number, end: number): Promise<Readable> {
@@ -367,15 +377,16 @@ export class FileBytes implements ByteStore {
     }
   }
 
+  get #files() {
+    const [fileSystem, layout, claims] = [this.#fileSystem, this.layout, this.#claims]
+    return { fileSystem, layout, claims, writer: this.#writer, now: this.#now }
+  }
+
   #removal(): Removal {
     return new Removal({
-      fileSystem: this.#fileSystem,
-      layout: this.layout,
-      claims: this.#claims,
-      writer: this.#writer,
+      ...this.#files,
       isSynced: this.#durability !== 'none',
       isOnNetwork: this.#isOnNetwork,
-      now: this.#now,
     })
   }
 

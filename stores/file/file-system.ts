@@ -11,6 +11,7 @@ import { StoreError } from '../contracts.ts'
 export type FileSystem = Pick<
   typeof fs,
   | 'copyFile'
+  | 'link'
   | 'mkdir'
   | 'opendir'
   | 'readdir'

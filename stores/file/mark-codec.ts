@@ -9,7 +9,7 @@
  * All integers are big-endian. A slot counts when its checksum fits; of two, the higher sequence counts.
  */
 import { crc32 } from 'node:zlib'
-import type { Mark, UploadHead, UploadState } from '../contracts.ts'
+import type { Digest, Mark, UploadHead, UploadState } from '../contracts.ts'
 
 /** A mark with what the file keeps beside it: who wrote it, and whether it let go afterwards. */
 export interface Slot extends Mark {
@@ -28,6 +28,10 @@ const magic = 0x544d524b // TMRK
 const version = 1
 const states: readonly UploadState[] = ['open', 'finished', 'failed', 'terminated']
 const longestText = 200
+/** A byte that names the algorithm, and the digest; zero in slots of versions that kept none. */
+const digestPosition = 264
+const algorithms: readonly Digest['algorithm'][] = ['sha-256', 'sha-512']
+const digestBytes = { 'sha-256': 32, 'sha-512': 64 } as const
 
 /** Higher than any writer can count; a tombstone stays the newest slot whoever writes late. */
 export const tombstoneSequence = Number.MAX_SAFE_INTEGER
@@ -49,6 +53,7 @@ export function encodeSlot(slot: Slot): Buffer {
   out.writeBigInt64BE(BigInt(slot.length ?? -1), 40)
   out.writeBigUInt64BE(BigInt(slot.movedAt), 48)
   writeText(out, 56, slot.writer)
+  if (slot.digest) writeDigest(out, slot.digest)
   out.writeUInt32BE(crc32(out.subarray(0, slotBytes - 4)), slotBytes - 4)
   return out
 }
@@ -60,6 +65,7 @@ export function decodeSlot(bytes: Buffer): Slot | undefined {
   const state = states[bytes.readUInt8(5)]
   if (state === undefined) return undefined
   const length = Number(bytes.readBigInt64BE(40))
+  const digest = readDigest(bytes)
   return {
     state,
     isReleased: bytes.readUInt8(6) === 1,
@@ -70,6 +76,7 @@ export function decodeSlot(bytes: Buffer): Slot | undefined {
     ...(length >= 0 && { length }),
     movedAt: Number(bytes.readBigUInt64BE(48)),
     writer: readText(bytes, 56),
+    ...(digest && { digest }),
   }
 }
 
@@ -99,6 +106,18 @@ export function decodeHead(bytes: Buffer): UploadHead | number | undefined {
   const text = bytes.subarray(8, 8 + length)
   if (crc32(text) !== bytes.readUInt32BE(4)) return undefined
   return JSON.parse(text.toString()) as UploadHead
+}
+
+function writeDigest(out: Buffer, { algorithm, base64 }: Digest): void {
+  out.writeUInt8(1 + algorithms.indexOf(algorithm), digestPosition)
+  Buffer.from(base64, 'base64').copy(out, digestPosition + 1, 0, digestBytes[algorithm])
+}
+
+function readDigest(bytes: Buffer): Digest | undefined {
+  const algorithm = algorithms[bytes.readUInt8(digestPosition) - 1]
+  if (algorithm === undefined) return undefined
+  const from = digestPosition + 1
+  return { algorithm, base64: bytes.toString('base64', from, from + digestBytes[algorithm]) }
 }
 
 function writeText(out: Buffer, position: number, text: string): void {

@@ -9,6 +9,7 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Database, open, type RootDatabase } from 'lmdb'
 import {
+  type Digest,
   type ListPlace,
   type ListQuery,
   type RecordNews,
@@ -18,6 +19,7 @@ import {
   type UploadRecord,
   type Walk,
 } from '../contracts.ts'
+import { digestEntriesOf, digestEntry } from '../digest-index.ts'
 import { isListed } from '../listed.ts'
 import { RecordFeed } from '../record-feed.ts'
 import {
@@ -43,6 +45,7 @@ interface Databases {
   readonly records: Database<Entry, string>
   readonly expiry: Database<true, IndexKey>
   readonly recent: Database<true, IndexKey>
+  readonly digests: Database<true, [entry: string, at: number, id: string]>
   /** Of uploads that have an owner, but for parts. */
   readonly owners: Database<true, OwnerKey>
 }
@@ -125,12 +128,16 @@ export class LmdbRecords implements RecordStore {
       behind(databases.records.put(id, entry))
       // Most puts only move the offset; the indexes stand as they are.
       const head = old?.record.head
-      if (head?.createdAt !== createdAt || head.owner !== owner || old!.expiresAt !== expiresAt) {
+      const isHashed = record.mark.digest !== undefined || old?.record.mark.digest !== undefined
+      const hasMoved = head?.createdAt !== createdAt || head.owner !== owner || old!.expiresAt !== expiresAt
+      if (hasMoved || isHashed) {
         if (old !== undefined) removeIndexes(databases, id, old)
         behind(databases.recent.put([createdAt, id], true))
         if (expiresAt !== undefined) behind(databases.expiry.put([expiresAt, id], true))
         if (owner !== undefined && isListed(record.head))
           behind(databases.owners.put([ownerKey(owner), createdAt, id], true))
+        for (const entry of digestEntriesOf(record))
+          behind(databases.digests.put([entry, createdAt, id], true))
       }
       return old === undefined || isNewer(record, old.record)
     })
@@ -163,6 +170,14 @@ export class LmdbRecords implements RecordStore {
       const ids = Array.from(recent.getKeys({ reverse: true, limit }), ([, id]) => id)
       return ids.map((id) => records.get(id)?.record).filter((record) => record !== undefined)
     })
+  }
+
+  async withDigest(digest: Digest, limit: number, owner?: string): Promise<string[]> {
+    const entry = digestEntry(digest, owner)
+    const range = { start: [entry, Number.MAX_VALUE, ''], end: [entry, 0, ''] } as const
+    return this.#read(({ digests }) =>
+      Array.from(digests.getKeys({ ...range, reverse: true, limit } as never), ([, , id]) => id),
+    )
   }
 
   async list({ owner, after, limit }: ListQuery): Promise<RecordPage> {
@@ -212,12 +227,13 @@ export class LmdbRecords implements RecordStore {
       // In its batches of a turn LMDB makes a promise that nobody gets: when a commit fails, on a full disk, its rejection
       // would end the process. Without them commits are grouped all the same.
       const eventTurnBatching = false
-      const root = open({ path: this.path, noSubdir: true, encoding: 'json', maxDbs: 4, eventTurnBatching })
+      const root = open({ path: this.path, noSubdir: true, encoding: 'json', maxDbs: 5, eventTurnBatching })
       return {
         root,
         records: root.openDB({ name: 'records', encoding: 'json' }),
         expiry: root.openDB({ name: 'expiry', encoding: 'json' }),
         recent: root.openDB({ name: 'recent', encoding: 'json' }),
+        digests: root.openDB({ name: 'digests', encoding: 'json' }),
         owners: root.openDB({ name: 'owners', encoding: 'json' }),
       }
     } catch (error) {
@@ -255,9 +271,11 @@ export class LmdbRecords implements RecordStore {
 }
 
 function removeIndexes(databases: Databases, id: string, old: Entry): void {
-  behind(databases.recent.remove([old.record.head.createdAt, id]))
+  const { createdAt } = old.record.head
+  behind(databases.recent.remove([createdAt, id]))
+  for (const entry of digestEntriesOf(old.record)) behind(databases.digests.remove([entry, createdAt, id]))
   if (old.expiresAt !== undefined) behind(databases.expiry.remove([old.expiresAt, id]))
-  const { owner, createdAt } = old.record.head
+  const { owner } = old.record.head
   if (owner !== undefined) behind(databases.owners.remove([ownerKey(owner), createdAt, id]))
 }
 
@@ -289,6 +307,6 @@ function isNewer(a: UploadRecord, b: UploadRecord): boolean {
   return a.mark.sequence > b.mark.sequence
 }
 
-function readAll({ records, expiry, recent, owners }: Databases): void {
-  for (const database of [records, expiry, recent, owners]) for (const _ of database.getRange());
+function readAll({ records, expiry, recent, owners, digests }: Databases): void {
+  for (const database of [records, expiry, recent, owners, digests]) for (const _ of database.getRange());
 }

@@ -36,6 +36,10 @@ export class Keys {
   get recent(): string {
     return `${this.prefix}index:recent`
   }
+  /** Sorted set: ids of finished uploads with one digest, of all or of one owner, by the time at which they were created. */
+  digest(entry: string): string {
+    return `${this.prefix}index:digest:${entry}`
+  }
   /** Sorted set: ids of what one owner has, but for parts, by the time at which they were created. */
   owned(owner: string): string {
     return `${this.prefix}index:owner:${owner}`

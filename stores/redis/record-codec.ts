@@ -2,6 +2,7 @@
  * How a record stands in Redis: as arguments of the scripts that put it, and as entries of the indexes.
  */
 import { StoreError, type UploadRecord } from '../contracts.ts'
+import { digestEntriesOf } from '../digest-index.ts'
 import { isListed } from '../listed.ts'
 import type { RedisConnection } from './redis-connection.ts'
 import type { Script } from './scripts.ts'
@@ -44,12 +45,16 @@ export async function putWithHints(
 /** Sends the index entries of an upload. Never fails. */
 export async function putHints(
   connection: RedisConnection,
-  { head }: UploadRecord,
+  record: UploadRecord,
   expiresAt: number | undefined,
 ): Promise<void> {
+  const { head } = record
   const { recent } = connection.keys
-  const indexes =
-    head.owner !== undefined && isListed(head) ? [recent, connection.keys.owned(head.owner)] : [recent]
+  const indexes = [
+    recent,
+    ...(head.owner !== undefined && isListed(head) ? [connection.keys.owned(head.owner)] : []),
+    ...digestEntriesOf(record).map((entry) => connection.keys.digest(entry)),
+  ]
   const added = indexes.map((index) =>
     connection.run((redis) => redis.zadd(index, head.createdAt, head.id)).catch(() => {}),
   )

@@ -5,6 +5,7 @@
  * lose all of it: the marks beside the bytes are the truth, and the walk of the uploads puts the copies back.
  */
 import type {
+  Digest,
   ListPlace,
   ListQuery,
   RecordNews,
@@ -13,6 +14,7 @@ import type {
   UploadRecord,
   Walk,
 } from '../contracts.ts'
+import { digestEntriesOf, digestEntry } from '../digest-index.ts'
 import { isBehind, isListed } from '../listed.ts'
 import { decodeRecord, putArgs, putWithHints } from './record-codec.ts'
 import type { RedisConnection } from './redis-connection.ts'
@@ -64,7 +66,15 @@ export class RedisRecords implements RecordStore {
     const record = body === null ? undefined : readable(id, body)
     const owner = record?.head.owner
     if (owner !== undefined) await this.#forget(owner, [id])
+    for (const entry of record ? digestEntriesOf(record) : [])
+      await this.#connection.run((redis) => redis.zrem(keys.digest(entry), id)).catch(() => undefined)
     news.feed.tell({ is: 'removed', id, record })
+  }
+
+  /** Entries may name uploads that are gone, or not be there: whoever looks finds out. */
+  async withDigest(digest: Digest, limit: number, owner?: string): Promise<string[]> {
+    const key = this.#connection.keys.digest(digestEntry(digest, owner))
+    return this.#connection.run((redis) => redis.zrevrange(key, 0, limit - 1))
   }
 
   async expiring(now: number, limit: number): Promise<string[]> {

@@ -96,6 +96,10 @@ export class DataStoreAppender implements Appender {
     })
   }
 
+  async fail(): Promise<UploadRecord> {
+    throw new StoreError('io', 'the uploads of a @tus store can not fail')
+  }
+
   close(): Promise<void> {
     this.#closing ??= this.#inTurn(async () => {
       const run = this.#run

@@ -28,6 +28,12 @@ export function describeAppender(
       await under.stop()
     })
     const marked = async () => (await other.look('a'))!.mark
+    const made = async () => {
+      const plain = await store.create(headOf('plain'), 0)
+      const record = await plain.finish(0)
+      await plain.close()
+      return record
+    }
     /** Where the mark is while nothing was committed. */
     const unmoved = exceptions.uncommitted ? {} : { offset: 0 }
 
@@ -155,6 +161,42 @@ export function describeAppender(
       expect(await codeOf(appender.finish(100))).toBe('damaged')
       expect(await marked()).toMatchObject({ ...unmoved, state: 'open' })
     })
+
+    promised(exceptions, 'whole-head')(
+      'the mark says what the bytes hash to; an upload that declares a digest finishes with no other',
+      async () => {
+        const digest = { algorithm: 'sha-256', base64: Buffer.alloc(32, 7).toString('base64') } as const
+        const long = { algorithm: 'sha-512', base64: Buffer.alloc(64, 8).toString('base64') } as const
+        const declared = await store.create(headOf('declared', { digest }), 3)
+        await declared.write([Buffer.from('abc')], 0)
+        await expect(declared.finish(3)).rejects.toThrow(RangeError)
+        await expect(declared.finish(3, { ...digest, base64: long.base64 })).rejects.toThrow(RangeError)
+        expect((await other.look('declared'))!.mark.state).toBe('open')
+        expect((await declared.finish(3, digest)).mark).toMatchObject({ state: 'finished', digest })
+        await declared.close()
+        expect(await other.look('declared')).toMatchObject({ head: { digest }, mark: { digest } })
+        await appender.write([Buffer.alloc(100)], 0)
+        await appender.finish(100, long)
+        expect((await marked()).digest).toEqual(long)
+        expect((await made()).mark).not.toHaveProperty('digest')
+      },
+    )
+
+    promised(exceptions, 'whole-head')(
+      '`fail` seals the upload as failed: it is never finished, and its bytes are given up',
+      async () => {
+        await appender.write([Buffer.alloc(50)], 0)
+        await appender.commit({ offset: 50 })
+        const record = await appender.fail()
+        await appender.close()
+        expect(record.mark.state).toBe('failed')
+        expect(await other.look('a')).toEqual(record)
+        expect(await other.open('a')).toBeUndefined()
+        expect(await codeOf(other.read(record, 0, 1))).toBe('damaged')
+        expect(await other.remove('a')).toBe(true)
+        expect(await under.remains()).toEqual([])
+      },
+    )
 
     it('an upload of no bytes can be finished', async () => {
       const empty = await store.create(headOf('empty'), 0)

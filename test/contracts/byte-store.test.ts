@@ -4,6 +4,7 @@ import path from 'node:path'
 import { FileBytes } from '../../stores/file/file-bytes.ts'
 import { cutOffBefore, filesIn } from '../stores/file/support.ts'
 import { makeFolder } from '../support/folder.ts'
+import { describeAdoption } from './adoption-contract.ts'
 import { describeAppender } from './appender-contract.ts'
 import { type ByteStoreUnderTest, describeByteStore } from './byte-store-contract.ts'
 import { headOf } from './byte-store-values.ts'
@@ -65,6 +66,7 @@ for (const durability of ['finish', 'checkpoint', 'none'] as const) {
     describeByteStore(name, start)
     describeAppender(name, start)
     describeConcatenation(name, start)
+    describeAdoption(name, start)
     describeNames(name, start)
   }
 }

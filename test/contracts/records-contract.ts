@@ -182,6 +182,41 @@ export function describeRecords(name: string, start: () => Promise<RecordsUnderT
       expect([...seen].sort()).toEqual(ids.filter((id) => id !== 'u7').sort())
     })
 
+    it('`withDigest` gives finished uploads with this digest, no parts, the newest first', async () => {
+      const digest = { algorithm: 'sha-256', base64: Buffer.alloc(32, 1).toString('base64') } as const
+      const other = { ...digest, base64: Buffer.alloc(32, 2).toString('base64') }
+      const put = (id: string, createdAt: number, head: Partial<UploadRecord['head']> = {}, mark = {}) => {
+        const made = record(id, { state: 'finished', digest, ...mark }, createdAt)
+        return one.put({ ...made, head: { ...made.head, ...head } })
+      }
+      await put('b', 20, { owner: 'ann' })
+      await put('c', 1_800_000_000_000, { owner: 'bob' })
+      await put('a', 10)
+      await put('final', 5, { concat: 'final;a b', parts: ['a', 'b'], owner: 'o'.repeat(3000) })
+      await put('part', 30, { concat: 'partial' })
+      await put('open', 40, {}, { state: 'open' })
+      await put('other', 50, {}, { digest: other })
+      expect(await two.withDigest(digest, 10)).toEqual(['c', 'b', 'a', 'final'])
+      expect(await two.withDigest(digest, 2)).toEqual(['c', 'b'])
+      expect(await two.withDigest(digest, 10, 'ann')).toEqual(['b'])
+      expect(await two.withDigest(digest, 10, 'o'.repeat(3000))).toEqual(['final'])
+      expect(await two.withDigest(digest, 10, 'nobody')).toEqual([])
+      expect(await two.withDigest({ ...digest, algorithm: 'sha-512' }, 10)).toEqual([])
+    })
+
+    it('`put` and `remove` keep the index of digests as the newest copy says', async () => {
+      const digest = { algorithm: 'sha-256', base64: Buffer.alloc(32, 1).toString('base64') } as const
+      const withOwner = ({ head, mark }: UploadRecord) => ({ head: { ...head, owner: 'ann' }, mark })
+      await one.put(record('u'), 5)
+      await one.put(withOwner(record('u', { state: 'finished', sequence: 3, digest })))
+      await one.put(withOwner(record('u', { state: 'finished', sequence: 3, digest })))
+      await one.put(withOwner(record('u', { sequence: 2 })), 5)
+      expect(await two.withDigest(digest, 10, 'ann')).toEqual(['u'])
+      await two.remove('u')
+      expect(await one.withDigest(digest, 10)).toEqual([])
+      expect(await under.remains()).toBe(0)
+    })
+
     it('`recent` gives the newest creations first', async () => {
       for (const [id, createdAt] of [
         ['b', 20],
@@ -282,6 +317,7 @@ export function describeRecords(name: string, start: () => Promise<RecordsUnderT
         () => one.remove('u'),
         () => one.expiring(1, 1),
         () => one.recent(1),
+        () => one.withDigest({ algorithm: 'sha-256', base64: '' }, 1),
         () => one.list({ limit: 1 }),
         () => one.list({ owner: 'me', limit: 1 }),
         () => one.lastWalk(),

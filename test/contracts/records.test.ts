@@ -17,7 +17,7 @@ describeRecords('LmdbRecords', async () => {
     servers: [records, records],
     async remains() {
       const root = open({ path: records.path, noSubdir: true, encoding: 'json' })
-      const databases = ['records', 'expiry', 'recent', 'owners'].map((name) =>
+      const databases = ['records', 'expiry', 'recent', 'owners', 'digests'].map((name) =>
         root.openDB({ name, encoding: 'json' }),
       )
       return databases.reduce((sum, database) => sum + database.getCount(), 0)

@@ -132,6 +132,8 @@ export class OpenRequest {
   /** `100 Continue` has come. */
   readonly continued: Promise<void>
   readonly closed: Promise<void>
+  /** Something of the answer has come. */
+  readonly begun: Promise<void>
   readonly #socket: Socket
   readonly #continue: Deferred = deferred()
   readonly #method: string
@@ -143,6 +145,7 @@ export class OpenRequest {
     this.#socket.write(head, 'latin1')
     this.continued = this.#continue.promise
     this.closed = new Promise((resolve) => this.#socket.once('close', () => resolve()))
+    this.begun = new Promise((resolve) => this.#socket.once('data', () => resolve()))
     this.answer = this.#read()
     this.answer.catch(() => undefined) // Not every test waits for its answers.
   }

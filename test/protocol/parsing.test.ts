@@ -13,7 +13,7 @@ const bytes = { ...version, 'content-type': 'application/offset+octet-stream' }
 const collection: Target = { is: 'collection' }
 const upload: Target = { is: 'upload', id: 'u' }
 const nothing: Target = { is: 'nothing' }
-const abilities = { extensions: [], maxBytes: undefined }
+const abilities = { extensions: [], maxBytes: undefined, digests: 'verified' as const }
 
 /** The command, or the code of the refusal. */
 function parse(method: string, target: Target, headers: RequestHeaders): unknown {
@@ -69,7 +69,8 @@ describe('parseTus', () => {
     ['HEAD', collection, version, 'not-found'],
     ['PATCH', nothing, bytes, 'not-found'],
     ['POST', upload, version, 'not-found'],
-    ['HEAD', upload, {}, 'version-missing'],
+    ['HEAD', upload, {}, { do: 'read', id: 'u', isHead: true }],
+    ['HEAD', collection, {}, 'version-missing'],
     ['GET', upload, { 'tus-resumable': '0.2' }, 'version-unsupported'],
     ['PUT', upload, {}, 'method-unknown'],
     ['constructor', upload, {}, 'method-unknown'],

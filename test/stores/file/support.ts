@@ -20,7 +20,7 @@ export type Fault = (operation: Operation) => { readonly atMostBytes: number } |
 
 const pathMethods = [
   ...['copyFile', 'mkdir', 'opendir', 'stat', 'statfs', 'unlink'],
-  ...['readdir', 'readFile', 'readlink', 'rename', 'rmdir', 'symlink'],
+  ...['readdir', 'readFile', 'readlink', 'rename', 'rmdir', 'symlink', 'link'],
 ] as (keyof FileSystem)[]
 const handleMethods = ['write', 'writev', 'datasync', 'sync', 'truncate', 'stat', 'read', 'close'] as const
 
