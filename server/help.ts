@@ -1,8 +1,9 @@
 /**
  * The settings in words, made from their table: `--help` for a terminal of 100 columns, and the tables of
- * docs/configuration.md. A number stands once, in settings.ts.
+ * docs/configuration.md. A number stands once, in settings/.
  */
-import { type Setting, settings, variableOf } from './settings.ts'
+import type { Setting } from './settings/setting.ts'
+import { settings, variableOf } from './settings.ts'
 
 const columns = 100
 const indent = '      '
