@@ -183,6 +183,9 @@ export class UploadEngine implements HoldContext {
       ...(command.digest && { digest: command.digest }),
     }
     const head = await request.beforeCreate(draft, length)
+    // What somebody chose as a name may be there: then it is not noted for another one, and who sends it is not disturbed.
+    if ((head.id !== id || request.named) && (await this.bytes.look(head.id)))
+      return { is: 'refused', refusal: new Refusal('exists') }
     // A name or a place that somebody chose is one that others may know.
     const isOwnPlace = head.id === id && head.storagePath === undefined && !request.named
     const canBeAtOnce =
