@@ -114,7 +114,8 @@ export function formError(
   { facts, headers: asked }: Exchange,
   files: readonly FileWords[] = [],
 ): Answer {
-  const message = (body ?? '').trim()
+  // The code stands beside the sentence here.
+  const message = (body ?? '').trim().replace(`${facts.code}: `, '')
   const error = { code: facts.code, message }
   const said = wantsPage(asked) ? pageOf(files, message) : json(status, { error, files })
   return { ...said, status, headers: { ...headers, ...said.headers } }
