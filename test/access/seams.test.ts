@@ -124,7 +124,11 @@ it('tells of a finished upload by a HEAD without tus only whom it would tell wit
   const maker = await file.add({ owner: 'ann', scopes: ['create', 'append', 'read'] })
   const head = async (headers: Headers) => {
     const answer = await site.send('HEAD', url, { 'Tus-Resumable': undefined, ...headers })
-    return [String(answer.status), answer.headers['repr-digest'] !== undefined, answer.headers.etag !== undefined]
+    return [
+      String(answer.status),
+      answer.headers['repr-digest'] !== undefined,
+      answer.headers.etag !== undefined,
+    ]
   }
   expect(await head({})).toEqual(['401', false, false])
   expect(await head(as(maker))).toEqual(['403', false, false])
