@@ -170,7 +170,7 @@ export class Assemblies {
       record = await this.#fill(appender, seen, request, signal, isHeld)
       return record
     } finally {
-      if (record) await this.#context.quotas?.finished(record)
+      if (record) await this.#context.quotas?.ended(record)
       if (record) await this.putRecord(record, lock)
       await lock.release()
     }
@@ -209,7 +209,9 @@ export class Assemblies {
     signal.throwIfAborted()
     const declared = appender.record.head.digest
     if (declared === undefined || declared.base64 === digest?.base64) return digest
-    await this.putRecord(await appender.fail())
+    const failed = await appender.fail()
+    await this.#context.quotas?.ended(failed)
+    await this.putRecord(failed)
     throw new Refusal('digest-mismatch')
   }
 

@@ -58,6 +58,9 @@ export class Creations {
     const entry = checkEntry(this.#parts, bytes, command)
     if (entry) await entry
     const head = await request.beforeCreate(this.#draft(id, command, request), length)
+    // What somebody chose as a name may be there: then it is not noted for another one, and who sends it is not disturbed.
+    if ((head.id !== id || request.named) && (await this.#parts.bytes.look(head.id)))
+      return { is: 'refused', refusal: new Refusal('exists') }
     const body = this.#canBeAtOnce(id, head, request) ? takeWhole(this.#parts, command, request) : undefined
     if (body) {
       const record = await holds.withoutLock(() => createAtOnce(this.#parts, head, body, request))
