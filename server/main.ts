@@ -239,7 +239,9 @@ async function loadPage(config: Config): Promise<FastifyPluginAsync> {
   const { basePath: endpoint, maxSizeBytes, disableDownload, disableTermination, auth } = config
   const maxSize = maxSizeBytes > 0 ? { maxSize: maxSizeBytes } : {}
   const disableProgress = !hasUploadsApi(config)
-  const options = { root, endpoint, ...maxSize, disableDownload, disableTermination, disableProgress, auth }
+  const instantUpload = config.digest === 'never' ? 'off' : config.instantUpload
+  const disabled = { disableDownload, disableTermination, disableProgress }
+  const options = { root, endpoint, ...maxSize, ...disabled, auth, instantUpload }
   return async (app) => void (await app.register(pages, options))
 }
 

@@ -24,22 +24,27 @@ export interface PagesOptions {
   disableProgress?: boolean
   /** How people sign in; the page asks for a token where they have to. */
   auth?: 'none' | 'tokens' | 'jwt'
+  /** Whose finished uploads may stand for a new one of the same bytes; the page hashes files where it is of use. */
+  instantUpload?: 'off' | 'owner' | 'global'
 }
 
 /**
  * Nothing but our own files, and nothing inline. `data:` is for icons in stylesheets, `blob:` for the previews of
  * chosen images. The page may not be framed: a click in it would upload for somebody else.
+ * Where files are hashed, a worker does it, in WebAssembly; its own file comes under the same words.
  */
-const contentSecurityPolicy = [
-  "default-src 'none'",
-  "script-src 'self'",
-  "style-src 'self'",
-  "img-src 'self' data: blob:",
-  "connect-src 'self'",
-  "base-uri 'none'",
-  "form-action 'none'",
-  "frame-ancestors 'none'",
-].join('; ')
+const policyFor = (isInstant: boolean) =>
+  [
+    "default-src 'none'",
+    isInstant ? "script-src 'self' 'wasm-unsafe-eval'" : "script-src 'self'",
+    ...(isInstant ? ["worker-src 'self'"] : []),
+    "style-src 'self'",
+    "img-src 'self' data: blob:",
+    "connect-src 'self'",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+  ].join('; ')
 
 /** What a page can ask a browser for, and this one never does: also not in the name of something that got in. */
 const permissionsPolicy = [
@@ -51,7 +56,6 @@ const permissionsPolicy = [
 
 // No Strict-Transport-Security: whether a host is for https alone is known to what ends TLS, not to this server.
 const securityHeaders = {
-  'content-security-policy': contentSecurityPolicy,
   'x-content-type-options': 'nosniff',
   'x-frame-options': 'DENY',
   'referrer-policy': 'no-referrer',
@@ -66,11 +70,13 @@ export const pages = fp<PagesOptions>(
   async (app, options) => {
     const root = resolve(options.root)
     const html = fillIn(readIndex(root), options)
+    const isInstant = hasInstantUploads(options)
+    const headers = { 'content-security-policy': policyFor(isInstant), ...securityHeaders }
     const etag = `"${createHash('sha256').update(html).digest('base64url').slice(0, 27)}"`
 
     await app.register(async (scope) => {
       scope.addHook('onRequest', async (_request, reply) => {
-        reply.headers(securityHeaders)
+        reply.headers(headers)
       })
 
       scope.get('/', async (request, reply) => {
@@ -108,10 +114,13 @@ function readIndex(root: string): string {
   return readFileSync(path, 'utf8')
 }
 
-function fillIn(
-  html: string,
-  { endpoint, maxSize, disableDownload, disableTermination, disableProgress, auth = 'none' }: PagesOptions,
-): string {
+/** With `owner` nobody has anything whom the server does not know. */
+function hasInstantUploads({ instantUpload = 'off', auth = 'none' }: PagesOptions): boolean {
+  return instantUpload === 'global' || (instantUpload === 'owner' && auth !== 'none')
+}
+
+function fillIn(html: string, options: PagesOptions): string {
+  const { endpoint, maxSize, disableDownload, disableTermination, disableProgress, auth = 'none' } = options
   const disabled = [
     ...(disableDownload ? ['download'] : []),
     ...(disableTermination ? ['termination'] : []),
@@ -122,6 +131,7 @@ function fillIn(
     'tidemark-max-size': maxSize === undefined ? '' : String(maxSize),
     'tidemark-disabled': disabled.join(' '),
     'tidemark-auth': auth,
+    'tidemark-instant': hasInstantUploads(options) ? 'on' : 'off',
   }
   return Object.entries(contents).reduce((filled, [name, content]) => fillMeta(filled, name, content), html)
 }

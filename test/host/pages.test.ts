@@ -15,6 +15,7 @@ const builtIndex = `<!doctype html><html><head>
 <meta name="tidemark-max-size" content="" />
 <meta name="tidemark-disabled" content="" />
 <meta name="tidemark-auth" content="none" />
+<meta name="tidemark-instant" content="off" />
 <script type="module" src="./assets/index-abc123.js"></script></head></html>`
 
 let root: string

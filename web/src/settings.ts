@@ -11,6 +11,8 @@ export interface PageSettings {
   canFollow: boolean
   /** Whether the server asks who uploads. */
   needsToken: boolean
+  /** Whether the server finishes uploads of what it has already, for those who say its digest. */
+  isInstant: boolean
 }
 
 export function readSettings(): PageSettings {
@@ -23,6 +25,7 @@ export function readSettings(): PageSettings {
     canDelete: !disabled.includes('termination'),
     canFollow: !disabled.includes('progress'),
     needsToken: !['', 'none'].includes(metaContent('tidemark-auth')),
+    isInstant: metaContent('tidemark-instant') === 'on',
   }
 }
 

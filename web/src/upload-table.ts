@@ -16,6 +16,8 @@ export interface TableUpload {
   state: 'open' | 'finished' | 'gone'
   /** Bytes that the server has. */
   offset: number
+  /** The server had it already: nothing was sent. */
+  wasThere?: boolean
 }
 
 /** Whether finished uploads can be downloaded; by links that are asked for where people sign in. */
@@ -78,10 +80,10 @@ export class UploadTable {
   }
 
   /** An upload that is told twice (a reload in the very moment of finishing) is listed once. */
-  finished(upload: Known): void {
+  finished(upload: Known, wasThere = false): void {
     const isNews = this.#find(upload.url)?.state !== 'finished'
-    this.#put({ ...upload, state: 'finished', offset: upload.sizeBytes })
-    if (isNews) announce(`${upload.name} is uploaded`)
+    this.#put({ ...upload, state: 'finished', offset: upload.sizeBytes, ...(wasThere && { wasThere }) })
+    if (isNews) announce(wasThere ? `${upload.name} was already there` : `${upload.name} is uploaded`)
   }
 
   /** It was cancelled. */
@@ -173,7 +175,7 @@ class Row {
   readonly #actions = make('td', { class: 'upload-actions' })
   readonly #bar: HTMLProgressElement
   readonly #text = make('span', { class: 'quiet' })
-  #shown: TableUpload['state'] | undefined
+  #shown: string | undefined
 
   constructor({ url, name, sizeBytes }: TableUpload, links: Links) {
     this.#links = links
@@ -184,8 +186,9 @@ class Row {
   }
 
   show(upload: TableUpload, isMoving: boolean): void {
-    if (this.#shown !== upload.state) this.#build(upload)
-    this.#shown = upload.state
+    const words = wordsFor(upload)
+    if (this.#shown !== words) this.#build(upload, words)
+    this.#shown = words
     if (upload.state !== 'open') return
     // Never 100 while a byte is missing.
     const percent =
@@ -195,7 +198,7 @@ class Row {
     if (this.#text.textContent !== text) this.#text.textContent = text
   }
 
-  #build({ name, url, state }: TableUpload): void {
+  #build({ name, url, state }: TableUpload, words: string): void {
     this.element.dataset.state = state
     const { link, beside } =
       state === 'finished' ? linkTo(name, url, this.#links) : { link: plainName(name), beside: [] }
@@ -203,10 +206,16 @@ class Row {
     this.#actions.replaceChildren(...beside)
     if (state === 'open') this.#state.replaceChildren(this.#bar, this.#text)
     else {
-      this.#text.textContent = state === 'finished' ? 'Finished' : 'No longer on the server'
+      this.#text.textContent = words
       this.#state.replaceChildren(this.#text)
     }
   }
+}
+
+function wordsFor({ state, wasThere }: TableUpload): string {
+  if (state === 'gone') return 'No longer on the server'
+  if (state === 'open') return 'Uploading'
+  return wasThere ? 'Already there' : 'Finished'
 }
 
 function linkTo(name: string, url: string, { canDownload, downloads }: Links) {
@@ -253,6 +262,7 @@ function isTableUpload(value: unknown): value is TableUpload {
     typeof value.name === 'string' &&
     typeof value.sizeBytes === 'number' &&
     typeof value.offset === 'number' &&
+    ['undefined', 'boolean'].includes(typeof value.wasThere) &&
     ['open', 'finished', 'gone'].includes(value.state as string) &&
     typeof value.url === 'string' &&
     /^https?:/.test(value.url)

@@ -9,6 +9,7 @@ import Tus from '@uppy/tus'
 import type { ConnectionBanner } from './connection.ts'
 import { type DeleteUpload, deleteCancelled } from './deletion.ts'
 import { formatSize } from './dom.ts'
+import { InstantUploads } from './instant.ts'
 import { isPassing, retryDelaysMs } from './patience.ts'
 import type { PageSettings } from './settings.ts'
 import type { Account, SignIn } from './sign-in.ts'
@@ -61,13 +62,15 @@ export function startUploader(settings: PageSettings, parts: UploaderParts): Pag
     locale: { strings },
   })
   const stalls = watchForStalls(uppy, parts.banner)
-  uppy.use(Tus, tusOptions(settings, parts, stalls))
+  const instant = new InstantUploads(settings)
+  instant.addTo(uppy)
+  uppy.use(Tus, tusOptions(settings, parts, stalls, instant))
   uppy.use(GoldenRetriever, {
     expires: 7 * dayMs,
     indexedDB: keptFiles,
   })
   deleteCancelled(uppy, parts.deleteUpload)
-  tellTable(uppy, parts.table)
+  tellTable(uppy, parts.table, instant)
   goOnAfterRestore(uppy, parts.waiting)
   quietenWhenIdle(uppy, parts.banner)
   sayWhyItFailed(uppy)
@@ -106,6 +109,7 @@ function tusOptions(
   { endpoint }: PageSettings,
   { banner, signIn }: Pick<UploaderParts, 'banner' | 'signIn'>,
   stalls: StallWatch,
+  instant: InstantUploads,
 ) {
   return {
     endpoint,
@@ -116,12 +120,14 @@ function tusOptions(
     allowedMetaFields: true,
     onBeforeRequest(request, file) {
       stalls.moved(file.id)
+      instant.asking(request, file)
       for (const [name, value] of Object.entries(signIn.headers)) request.setHeader(name, value)
     },
     onAfterResponse(request, response) {
       const status = response.getStatus()
       if (!isPassing(status)) banner.answered(request.getURL())
       signIn.answered(status)
+      instant.answered(request, response)
       // It would forget the upload, where people only have to sign in again.
       if (request.getMethod() === 'HEAD' && (status === 401 || status === 403)) throw new SignedOut()
       // tus-js-client forgets an upload whose HEAD fails, also when only a proxy in front is without its server.
@@ -129,6 +135,7 @@ function tusOptions(
       if (request.getMethod() === 'HEAD' && (status >= 500 || status === 429)) throw new NotNow()
     },
     onShouldRetry(error, retryAttempt, _options, decide) {
+      if (instant.isNothingToSend(error.causingError)) return true
       const status = error.originalResponse?.getStatus() ?? 0
       // Full is not "not now": people must hear of it, and can press Retry once there is room.
       if (error.causingError instanceof SignedOut) return false
@@ -147,7 +154,7 @@ function tusOptions(
   } satisfies ConstructorParameters<typeof Tus<Meta, Body>>[1]
 }
 
-function tellTable(uppy: PageUppy, table: UploadTable): void {
+function tellTable(uppy: PageUppy, table: UploadTable, instant: InstantUploads): void {
   uppy.on('upload-progress', (file, { bytesUploaded }) => {
     // The event's own file is older than the URL.
     const known = file && uppy.getFiles().find(({ id }) => id === file.id)
@@ -156,7 +163,8 @@ function tellTable(uppy: PageUppy, table: UploadTable): void {
   })
   uppy.on('upload-success', (file, response) => {
     if (file === undefined || response.uploadURL === undefined) return
-    table.finished({ name: nameOf(file), sizeBytes: file.size ?? 0, url: response.uploadURL })
+    const known = { name: nameOf(file), sizeBytes: file.size ?? 0, url: response.uploadURL }
+    table.finished(known, instant.wasThere(file.id))
   })
 }
 
