@@ -221,6 +221,10 @@ export class UploadEngine implements HoldContext {
         if (error instanceof Refusal && error.code.startsWith('checksum-'))
           throw this.#createdEmpty(hold, head.id, error)
         await this.#removeUnwanted(error, hold, lock, request)
+        if (request.named && isWorthKeeping(hold.kept, error)) {
+          if (lock.isHeld()) hold.keepRecord()
+          throw error
+        }
         // The client was never told the URL of what it sent: nobody could go on with it.
         hold.forgetRecord()
         await hold.close()
@@ -466,4 +470,10 @@ export class UploadEngine implements HoldContext {
       this.#letGo(hold)
     }
   }
+}
+
+/** Who sent it knows it by a name, and can go on; what was too large never fits. */
+function isWorthKeeping({ mark }: UploadRecord, error: unknown): boolean {
+  const isTooLarge = error instanceof Refusal && error.status === 413
+  return mark.state === 'open' && mark.offset > 0 && !isTooLarge
 }
