@@ -113,7 +113,7 @@ export class Creations {
         return answerOf(filled, 'created', settings.expiry)
       } catch (error) {
         if (error instanceof Refusal && error.code.startsWith('checksum-')) throw createdEmpty(hold, error)
-        await this.#remove(error, hold, lock, request)
+        await this.#letGo(error, hold, lock, request)
         throw error
       }
     })
@@ -121,10 +121,14 @@ export class Creations {
     return outcome
   }
 
-  /** The client was never told the URL of what it sent: nobody could go on with it. */
-  async #remove(error: unknown, hold: UploadHold, lock: Lock, request: UploadRequest): Promise<void> {
+  /** Removes what failed: the client was never told its URL, and could not go on with it, unless it knows a name of it. */
+  async #letGo(error: unknown, hold: UploadHold, lock: Lock, request: UploadRequest): Promise<void> {
     const { lifetime, report } = this.#parts
     await lifetime.removeUnwanted(error, hold, lock, request)
+    if (request.named && isWorthKeeping(hold.kept, error)) {
+      if (lock.isHeld()) hold.keepRecord()
+      return
+    }
     const { id } = hold
     hold.forgetRecord()
     await hold.close()
@@ -136,4 +140,10 @@ export class Creations {
 function createdEmpty(hold: UploadHold, refusal: Refusal): Refusal {
   hold.keepRecord()
   return new Refusal(refusal.code, { detail: refusal.message, offset: 0, createdId: hold.id, cause: refusal })
+}
+
+/** Who sent it knows it by a name, and can go on; what was too large never fits. */
+function isWorthKeeping({ mark }: UploadRecord, error: unknown): boolean {
+  const isTooLarge = error instanceof Refusal && error.status === 413
+  return mark.state === 'open' && mark.offset > 0 && !isTooLarge
 }

@@ -176,4 +176,6 @@ it('finishes no small file of a form or a PUT whose token was taken back meanwhi
   expect([(await put.answer).status, (await post.answer).status]).toEqual([401, 401])
   const again = await file.add({ owner: 'ann' })
   expect((await site.send('GET', '/upload/a', as(again))).status).toBe(404)
+  const { headers } = await site.send('HEAD', '/upload/a', as(again))
+  expect(headers['upload-offset'], 'all but the last byte, at which it would be finished').toBe('2')
 })
