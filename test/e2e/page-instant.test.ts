@@ -139,6 +139,8 @@ describe('while a file is looked at', () => {
     await seen.start()
     await seen.page.getByText('50% · Looking whether it is already there').waitFor()
     expect(seen.page.workers()).toHaveLength(1)
+    // Uppy takes a file that is looked at for one that was not yet begun, and offers to upload it.
+    expect(await seen.page.locator('#dashboard .uppy-StatusBar-actionBtn--upload').isVisible()).toBe(false)
     await seen.pressInStatusBar('Cancel')
     await seen.page.locator('#dashboard .uppy-Dashboard-AddFiles-title').waitFor()
     await eventually(() => expect(seen.page.workers()).toHaveLength(0))
