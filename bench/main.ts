@@ -19,7 +19,7 @@ import { tidemarks } from './servers/tidemark.ts'
 
 const allCases: readonly Case[] = [...byteCases, ...operationCases, ...crowdCases]
 /** What `npm run bench` measures where nobody says otherwise; the others tell much the same, or take long. */
-const usualCases = ['big', 'chunks-1m', 'download', 'small-4k-one', 'head', 'slow', 'take-over']
+const mainCases = ['big', 'chunks-1m', 'download', 'small-4k-one', 'head', 'slow', 'take-over']
 const allServers: readonly Server[] = [...tidemarks, ...peers]
 const readme = fileURLToPath(new URL('README.md', import.meta.url))
 const diskFolder = fileURLToPath(new URL('../.cache/bench', import.meta.url))
@@ -48,7 +48,7 @@ async function main(args: readonly string[]): Promise<void> {
   if (options.list) return void process.stdout.write(list())
   if (!existsSync('/proc/self/stat'))
     throw new Error('what processes use is read from /proc: this needs Linux')
-  const cases = chosen(allCases, options.cases ?? (options.all ? undefined : usualCases))
+  const cases = chosen(allCases, options.cases ?? (options.main ? mainCases : undefined))
   const remarks: string[] = []
   const servers = chosen(allServers, options.servers).filter((server) => {
     const reason = server.missing()

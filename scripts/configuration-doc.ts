@@ -24,7 +24,7 @@ export function configurationDocument(): string {
   })
   return `# Configuration
 
-<!-- Written by scripts/configuration-doc.ts from server/settings.ts. Change the settings there, and run it. -->
+<!-- Written by scripts/configuration-doc.ts from server/settings/. Change the settings there, and run it. -->
 
 Every setting is a flag (\`--port 8080\`, \`--port=8080\`; \`-port 8080\` as with tusd works too) or a variable
 (\`TIDEMARK_PORT=8080\`). A flag wins over its variable, the variable over the default. A variable that is empty counts

@@ -4,7 +4,6 @@ import proxyAddr from 'proxy-addr'
 import type { Gate } from './access/gate.ts'
 import { type Config, plainPathOf } from './config.ts'
 import { entryOptionsOf } from './entry-options.ts'
-import { hooksOf } from './hooks/hook-settings.ts'
 import type { Metrics } from './metrics/metrics.ts'
 import {
   type OpenUploadsOptions,
@@ -14,6 +13,7 @@ import {
   type UploadsEvent,
 } from './open-uploads.ts'
 import { placeOf } from './place.ts'
+import { hooksOf } from './settings/hooks.ts'
 
 export interface Surroundings {
   /** For workers. */

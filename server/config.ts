@@ -6,9 +6,11 @@
  */
 import { parseArgs } from 'node:util'
 import { BadValue } from './setting-kinds.ts'
-import { type Config, rules, type Setting, type SettingKey, settings, variableOf } from './settings.ts'
+import type { Setting } from './settings/setting.ts'
+import { type Config, rules, type SettingKey, settings, variableOf } from './settings.ts'
 
-export { type Config, plainPathOf } from './settings.ts'
+export { plainPathOf } from './settings/paths.ts'
+export type { Config } from './settings.ts'
 
 /** A setting that can not be used. `message` is a whole sentence and names the setting as the user wrote it. */
 export class SettingError extends Error {

@@ -13,7 +13,10 @@ export function entryOptionsOf(
   }
 }
 
-/** Undefined when no limit is set: then nothing is counted, and nobody waits for it. */
+/**
+ * Undefined when no limit is set: then nothing is counted, and nobody waits for it. Where people sign in any of them may
+ * come with limits of their own, and what was not counted before could not be put right then.
+ */
 export function quotaPlanOf(config: Config): QuotaPlan | undefined {
   const owner = {
     openUploads: config.quotaOpenUploads,
@@ -29,5 +32,6 @@ export function quotaPlanOf(config: Config): QuotaPlan | undefined {
     totalBytes: config.addressQuotaTotalBytes,
     runningRequests: config.addressQuotaRunningRequests,
   }
-  return hasLimits(owner) || hasLimits(address) ? { owner, address, perIdentity: false } : undefined
+  const perIdentity = config.auth !== 'none'
+  return perIdentity || hasLimits(owner) || hasLimits(address) ? { owner, address, perIdentity } : undefined
 }

@@ -1,8 +1,10 @@
 /**
  * The settings in words, made from their table: `--help` for a terminal of 100 columns, and the tables of
- * docs/configuration.md. A number stands once, in settings.ts.
+ * docs/configuration.md. A number stands once, in settings/.
  */
-import { type Setting, settings, variableOf } from './settings.ts'
+import { commandWords } from './commands/index.ts'
+import type { Setting } from './settings/setting.ts'
+import { settings, variableOf } from './settings.ts'
 
 const columns = 100
 const indent = '      '
@@ -12,11 +14,14 @@ export function helpText(version: string): string {
   return `Tidemark ${version}: a resumable upload service.
 
 Usage: tidemark [--name value | --name=value]...
+       tidemark <command> ...
 
 Every setting is a flag, or a variable; a flag wins over its variable.
 Durations are written 500ms, 20s, 5m, 1h30m or 7d; sizes in bytes, or as 10MiB or 5GB.
 
 ${sections.join('\n')}
+Commands
+${Object.entries(commandWords).map(describeCommand).join('')}
 Words
   --help, --version
 `
@@ -37,6 +42,12 @@ function describe(setting: Setting<unknown>): string {
   const space = ' '.repeat(Math.max(2, columns - head.length - tail.length))
   const body = wrap(`${setting.sentence} Default: ${defaultOf(setting)}.`)
   return `${head}${space}${tail}\n${body.map((line) => `${indent}${line}\n`).join('')}`
+}
+
+function describeCommand([name, sentence]: [name: string, sentence: string]): string {
+  return `  tidemark ${name}\n${wrap(sentence)
+    .map((line) => `${indent}${line}\n`)
+    .join('')}`
 }
 
 function wrap(text: string): string[] {

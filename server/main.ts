@@ -29,7 +29,7 @@ import {
 } from './host/start-checks.ts'
 import type { Uploads } from './open-uploads.ts'
 import { withoutSecrets } from './setting-kinds.ts'
-import { hasUploadsApi } from './settings.ts'
+import { hasUploadsApi } from './settings/paths.ts'
 import type { WorkerLink } from './workers/worker-link.ts'
 
 const link = await linkToPrimary()

@@ -8,7 +8,7 @@ import type { Command } from '../protocol/messages.ts'
 import { declaredType } from '../protocol/metadata.ts'
 import type { Asker } from '../uploads/upload-request.ts'
 import { type AccessRequest, type Gate, hasEnded, outOfScope, unauthorized } from './gate.ts'
-import { type Identity, isAdmin, isTypeAllowed, may, type Scope } from './identity.ts'
+import { type Identity, isAdmin, isTypeAllowed, may, type OwnQuotas, type Scope } from './identity.ts'
 
 const scopeByMethod: Readonly<Record<string, Scope>> = {
   POST: 'create',
@@ -41,7 +41,8 @@ export class Admission {
   }
 
   get asker(): Asker {
-    return { owner: this.identity.owner, seesAll: isAdmin(this.identity) }
+    const { owner, limits } = this.identity
+    return { owner, seesAll: isAdmin(this.identity), ...(limits?.quotas && { limits: limits.quotas }) }
   }
 
   /** A creation that carries bytes sends them, too. */
@@ -61,12 +62,16 @@ export class Admission {
 
   /** The head of a new upload within the limits of who makes it, or the refusal. Parts have no type of their own. */
   limit(head: UploadHead, length: number | undefined): UploadHead {
-    const { types, expireAfterMs, maxBytes } = this.identity.limits ?? {}
+    const { types, expireAfterMs, maxBytes, quotas } = this.identity.limits ?? {}
     const isPart = head.concat !== undefined && head.parts === undefined
     // It is made behind everybody's back, when all parts are there and nobody asks for whom.
     if (maxBytes !== undefined && head.parts !== undefined && length === undefined)
       throw new Refusal('too-large', {
         detail: `say the length of every part first: this token makes uploads of ${maxBytes} bytes at most`,
+      })
+    if (quotas && limitsBytes(quotas) && head.parts !== undefined && length === undefined)
+      throw new Refusal('too-large', {
+        detail: 'say the length of every part first: this token has a quota of bytes of its own',
       })
     if (types !== undefined && !isPart) {
       const declared = declaredType(head.metadata)
@@ -102,6 +107,10 @@ async function identified(gate: Gate, request: AccessRequest, moment: 'begin' | 
       throw new Refusal('busy', { retryAfterS: error.retryAfterS ?? 1, cause: error })
     throw error
   }
+}
+
+function limitsBytes({ unfinishedBytes, totalBytes }: OwnQuotas): boolean {
+  return unfinishedBytes !== undefined || totalBytes !== undefined
 }
 
 function typeRefused(declared: string | undefined, types: readonly string[]): Refusal {

@@ -1,8 +1,9 @@
 /**
  * Who asks, and what they may do. An owner has the uploads that were created in its name; a scope is one kind of
- * request; limits only ever lower what the server allows everybody.
+ * request; limits only ever lower what the server allows everybody, but for quotas, which stand in place of the usual ones.
  */
-import { BadValue, duration, size } from '../setting-kinds.ts'
+import { BadValue, duration, size, wholeNumber } from '../setting-kinds.ts'
+import type { Asker } from '../uploads/upload-request.ts'
 
 /**
  * - `create`: create uploads, and make one of several; with bytes in the same request `append` is needed too
@@ -19,6 +20,8 @@ export type Scope = (typeof allScopes)[number]
 export const usualScopes: readonly Scope[] = allScopes.filter((scope) => scope !== 'admin')
 export const readOnlyScopes: readonly Scope[] = ['ask', 'read']
 
+export type OwnQuotas = NonNullable<Asker['limits']>
+
 export interface Limits {
   /** Largest upload that may be created. */
   readonly maxBytes?: number | undefined
@@ -26,6 +29,8 @@ export interface Limits {
   readonly types?: readonly string[] | undefined
   /** How long unfinished uploads live. */
   readonly expireAfterMs?: number | undefined
+  /** How much the owner may have at a time, where that is not what everybody may have; 0 is no limit. */
+  readonly quotas?: OwnQuotas | undefined
 }
 
 export interface Identity {
@@ -65,15 +70,28 @@ export function parseScopes(value: unknown): Scope[] {
 const expireAfter = duration({ min: 1000, max: 100 * 365 * 86_400_000 })
 const typePattern = /^(\*\/\*|[a-z0-9!#$&^_.+-]{1,127}\/([a-z0-9!#$&^_.+-]{1,127}|\*))$/
 
+const count = wholeNumber(0, 1_000_000)
+
+/** Named like the settings, without `quota`. */
+const quotaKinds = {
+  openUploads: count,
+  creationsPerMinute: count,
+  unfinishedBytes: size,
+  totalBytes: size,
+  runningRequests: count,
+} as const
+type QuotaKind = keyof typeof quotaKinds
+export const quotaNames = Object.keys(quotaKinds) as readonly QuotaKind[]
+
 /** The names that a claim or a line of the token file may use. */
-export const limitNames = ['maxSize', 'types', 'expireAfter', 'readOnly'] as const
+export const limitNames = ['maxSize', 'types', 'expireAfter', 'readOnly', ...quotaNames] as const
 
 export interface ParsedLimits {
   readonly limits: Limits
   readonly readOnly: boolean
 }
 
-/** `{ maxSize, types, expireAfter, readOnly }` as written. Throws a sentence: what is misspelt must not lift a limit. */
+/** `{ maxSize, types, expireAfter, readOnly }` and quotas, as written. Throws a sentence: what is misspelt must not lift a limit. */
 export function parseLimits(value: unknown): ParsedLimits {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw new BadValue('must be an object')
@@ -85,6 +103,7 @@ export function parseLimits(value: unknown): ParsedLimits {
     )
   const { maxSize, types, readOnly = false } = given
   if (typeof readOnly !== 'boolean') throw new BadValue('must have true or false as readOnly')
+  const quotas = parseQuotas(given)
   return {
     readOnly,
     limits: {
@@ -93,8 +112,17 @@ export function parseLimits(value: unknown): ParsedLimits {
       ...(given.expireAfter !== undefined && {
         expireAfterMs: parsed('expireAfter', () => expireAfter.parse(String(given.expireAfter))),
       }),
+      ...(quotas && { quotas }),
     },
   }
+}
+
+function parseQuotas(given: Readonly<Record<string, unknown>>): OwnQuotas | undefined {
+  const said = quotaNames.filter((name) => given[name] !== undefined)
+  if (said.length === 0) return undefined
+  return Object.fromEntries(
+    said.map((name) => [name, parsed(name, () => quotaKinds[name].parse(String(given[name])))]),
+  )
 }
 
 export function parseTypes(value: unknown): string[] {

@@ -17,9 +17,9 @@ export async function accessRoutes(
   if (gate === undefined) return
   app.get('/access/identity', { onRequest: requireScope(gate) }, async (request, reply) => {
     const { owner, scopes = usualScopes, limits = {}, expiresAt } = identityOf(request)!
-    const { maxBytes, types, expireAfterMs } = limits
+    const { maxBytes, types, expireAfterMs, quotas } = limits
     reply.header('Cache-Control', 'no-store')
-    return { owner, scopes, maxBytes, types, expireAfterMs, expiresAt }
+    return { owner, scopes, maxBytes, types, expireAfterMs, quotas, expiresAt }
   })
   if (!(gate instanceof TicketGate)) return
   app.post<{ Querystring: { id?: string } }>(

@@ -27,6 +27,11 @@ export interface TokenLine {
   readonly types?: readonly string[]
   readonly expireAfter?: string
   readonly readOnly?: boolean
+  readonly openUploads?: number | string
+  readonly creationsPerMinute?: number | string
+  readonly unfinishedBytes?: number | string
+  readonly totalBytes?: number | string
+  readonly runningRequests?: number | string
   readonly created?: string
   readonly expires?: string
   readonly revoked?: string

@@ -17,13 +17,21 @@ interface CommandModule {
 
 export type Command = () => Promise<CommandModule>
 
-const commands: Readonly<Record<string, Command>> = {
+const commands = {
   events: () => import('./events.ts'),
   tokens: () => import('./tokens.ts'),
+} as const satisfies Readonly<Record<string, Command>>
+
+/** What each is for; it says more of itself when it is asked with --help. */
+export const commandWords: Readonly<Record<keyof typeof commands, string>> = {
+  events: 'Lists events that no hook took in the end, shows them, sends them again or drops them.',
+  tokens: 'Makes API tokens for --auth tokens, lists them, and takes them back.',
 }
 
 /** The command that arguments name; undefined where a server is asked for. */
 export function commandOf(argv: readonly string[]): Command | undefined {
   const [name] = argv
-  return name !== undefined && Object.hasOwn(commands, name) ? commands[name] : undefined
+  return name !== undefined && Object.hasOwn(commands, name)
+    ? commands[name as keyof typeof commands]
+    : undefined
 }

@@ -1,6 +1,13 @@
 /** `tidemark tokens add|list|revoke`: makes API tokens and takes them back, in the file that servers read. */
 import { type ParseArgsConfig, parseArgs } from 'node:util'
-import { allScopes, isOwnerName, parseLimits, parseScopes, parseTypes } from '../access/identity.ts'
+import {
+  allScopes,
+  isOwnerName,
+  parseLimits,
+  parseScopes,
+  parseTypes,
+  quotaNames,
+} from '../access/identity.ts'
 import { changeTokens, readTokens } from '../access/token-file.ts'
 import { makeToken, type TokenLine } from '../access/tokens.ts'
 import { BadValue, duration } from '../setting-kinds.ts'
@@ -8,6 +15,8 @@ import type { Terminal } from './index.ts'
 
 const usage = `Usage: tidemark tokens add --owner <owner> [--name <text>] [--scopes <scope,...>] [--max-size <size>]
                            [--types <type,...>] [--expire-after <duration>] [--read-only] [--expires <time>]
+                           [--open-uploads <n>] [--creations-per-minute <n>] [--unfinished-bytes <size>]
+                           [--total-bytes <size>] [--running-requests <n>]
        tidemark tokens list
        tidemark tokens revoke <id>
 
@@ -17,6 +26,7 @@ const usage = `Usage: tidemark tokens add --owner <owner> [--name <text>] [--sco
   --max-size      Largest upload that is created with it: 10MiB.
   --types         Media types that uploads may declare: image/*,application/pdf.
   --expire-after  How long unfinished uploads that are created with it live: 1d.
+  --open-uploads and the like: quotas of the owner in place of those of the server; 0 is no limit.
   --expires       When the token ends: 2030-01-31, 2030-01-31T12:00:00Z, or 90d from now.
 
 A new token is printed once, and kept nowhere: only its hash is in the file.
@@ -31,6 +41,11 @@ const options = {
   types: { type: 'string' },
   'expire-after': { type: 'string' },
   'read-only': { type: 'boolean' },
+  'open-uploads': { type: 'string' },
+  'creations-per-minute': { type: 'string' },
+  'unfinished-bytes': { type: 'string' },
+  'total-bytes': { type: 'string' },
+  'running-requests': { type: 'string' },
   expires: { type: 'string' },
   help: { type: 'boolean', short: 'h' },
 } as const satisfies ParseArgsConfig['options']
@@ -74,10 +89,12 @@ async function add(path: string, values: Values, { out, err }: Terminal): Promis
     ...(types !== undefined && { types: named('--types', () => parseTypes(types)) }),
     ...(values['expire-after'] !== undefined && { expireAfter: values['expire-after'] }),
     ...(readOnly && { readOnly }),
+    ...quotasOf(values),
     created: new Date().toISOString(),
     ...(expires !== undefined && { expires }),
   })
   const { maxSize, expireAfter } = made.line
+  parseLimits(quotasOf(values))
   parseLimits({
     ...(maxSize !== undefined && { maxSize }),
     ...(expireAfter !== undefined && { expireAfter }),
@@ -123,11 +140,20 @@ async function revoke(path: string, given: string, { err }: Terminal): Promise<n
   return 0
 }
 
-function limitsInWords({ maxSize, types, expireAfter }: TokenLine): string {
+/** `--open-uploads` is `openUploads`. */
+function quotasOf(values: Values): Partial<Record<(typeof quotaNames)[number], string>> {
+  const flagOf = (name: string) => name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+  const given = quotaNames.map((name) => [name, values[flagOf(name) as keyof Values]] as const)
+  return Object.fromEntries(given.filter(([, value]) => value !== undefined))
+}
+
+function limitsInWords(line: TokenLine): string {
+  const { maxSize, types, expireAfter } = line
   const words = [
     ...(maxSize === undefined ? [] : [`up to ${maxSize}`]),
     ...(types === undefined ? [] : [types.join(',')]),
     ...(expireAfter === undefined ? [] : [`unfinished for ${expireAfter}`]),
+    ...quotaNames.flatMap((name) => (line[name] === undefined ? [] : [`${name} ${line[name]}`])),
   ]
   return words.join('; ')
 }

@@ -5,7 +5,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { setImmediate as immediate } from 'node:timers/promises'
+import { setTimeout as delay, setImmediate as immediate } from 'node:timers/promises'
 import { sendNodeResponse } from 'srvx/node'
 import type { Reply } from './exchange.ts'
 import type { RequestFacts } from './request-facts.ts'
@@ -14,6 +14,11 @@ const lingerSilenceMs = 5_000
 /** A server that is being stopped has no time for those who do not listen. */
 const lingerSilenceWhileEndingMs = 500
 const lingerMs = 30_000
+/**
+ * Of a body for what is finished nothing is read, however much it is: the client gets this long to see the answer, and who
+ * loses it asks, and is told the same.
+ */
+const momentMs = 25
 
 export async function sendReply(
   req: IncomingMessage,
@@ -51,14 +56,14 @@ export async function sendReply(
     ...(text !== undefined && { 'Content-Length': Buffer.byteLength(text) }),
     ...(isUnread && { Connection: 'close' }),
   })
-  // Nothing of the body is wanted, however much it is: whoever loses the answer over it asks, and is told the same.
-  if (!isUnread || facts.expectsContinue || facts.isFinished) {
+  if (!isUnread || facts.expectsContinue) {
     res.end(text)
     return
   }
   res.flushHeaders()
   if (text) res.write(text)
-  await discardBody(req, isEnding ? lingerSilenceWhileEndingMs : lingerSilenceMs)
+  if (facts.isFinished) await delay(momentMs)
+  else await discardBody(req, isEnding ? lingerSilenceWhileEndingMs : lingerSilenceMs)
   res.end()
 }
 

@@ -392,6 +392,7 @@ export class TidemarkServer extends Server {
     const requestOf = async (body?: () => Readable) => {
       const of = body ? new BodyExchange(exchange, body) : exchange
       const request = new HookedRequest(of, this.#options, this.#events, urlOf, this.#hooks)
+      request.client = countedClient(this.#options, exchange)
       if (admission) request.admit(admission)
       request.locker = locker
       return request

@@ -44,7 +44,8 @@ export class FormFiles {
     const { bytes } = this.#door.engine
     const file = hashing(sent)
     const key = keyOfName('form', who, file.name)
-    const kept = await this.#uploads.resting(key, silentMs, mostKept)
+    const { asker } = await visit.requestOf()
+    const kept = await this.#uploads.resting(key, asker, silentMs, mostKept)
     const overlap = await compareWithKept(file, kept, bytes)
     const body = new FileBody(file, overlap, bytes)
     const request = await visit.requestOf(() => body.open())

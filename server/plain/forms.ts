@@ -4,6 +4,7 @@ import type { Exchange, Reply } from '../host/exchange.ts'
 import { corsHeaders } from '../protocol/cors.ts'
 import { keyOf } from '../protocol/plain.ts'
 import type { Answer, RequestHeaders } from '../protocol/tus.ts'
+import { notAnyMore } from '../uploads/outcomes.ts'
 import { conclude, type Door, type Visit } from './door.ts'
 import { FormFiles, type StoredFile } from './form-files.ts'
 import { type FormFile, FormReader } from './form-reader.ts'
@@ -23,7 +24,8 @@ export class Forms {
     const { engine } = this.#door
     const { exchange } = visit
     this.#refuseStrangers(exchange.headers)
-    const { asker } = await visit.requestOf()
+    const request = await visit.requestOf()
+    const { asker } = request
     if (engine.isDraining) throw new Refusal('unavailable', { retryAfterS: 1 })
     // Only now a client that waits is told to go on.
     const form = new FormReader(exchange.body(), exchange.headers, {
@@ -42,7 +44,7 @@ export class Forms {
         count(exchange, result)
       }
       if (form.end === 'client-gone') return cut(exchange, 'client-gone')
-      if (form.end !== 'whole') throw brokenOff(form)
+      if (form.end !== 'whole') throw request.mayGoOn() ? brokenOff(form) : notAnyMore()
       if (stored.words.length === 0) throw new Refusal('form-empty')
       const { words: files } = stored
       const answer = wantsPage(exchange.headers) ? pageOf(files) : json(201, { files })
@@ -112,7 +114,8 @@ export function formError(
   { facts, headers: asked }: Exchange,
   files: readonly FileWords[] = [],
 ): Answer {
-  const message = (body ?? '').trim()
+  // The code stands beside the sentence here.
+  const message = (body ?? '').trim().replace(`${facts.code}: `, '')
   const error = { code: facts.code, message }
   const said = wantsPage(asked) ? pageOf(files, message) : json(status, { error, files })
   return { ...said, status, headers: { ...headers, ...said.headers } }

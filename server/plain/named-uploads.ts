@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto'
 import { type Names, StoreError, type UploadRecord } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
 import type { UploadEngine } from '../uploads/engine.ts'
+import { type Asker, isShownTo } from '../uploads/upload-request.ts'
 
 /** An upload that is not there this long after its link is not about to be made any more. */
 const makingMs = 60 * 60_000
@@ -39,14 +40,14 @@ export class NamedUploads {
     await this.#names.remove(key, id)
   }
 
-  async find(key: string): Promise<NamedUpload> {
-    return chosen(await this.#records(key))
+  async find(key: string, asker: Asker): Promise<NamedUpload> {
+    return chosen(await this.#records(key, asker))
   }
 
   /** Unfinished uploads of a name that nobody is sending to, the newest first. Finished ones are forgotten by the way. */
-  async resting(key: string, silentMs: number, most: number): Promise<UploadRecord[]> {
+  async resting(key: string, asker: Asker, silentMs: number, most: number): Promise<UploadRecord[]> {
     const resting: UploadRecord[] = []
-    for (const record of (await this.#records(key)).toSorted(byCreation).toReversed()) {
+    for (const record of (await this.#records(key, asker)).toSorted(byCreation).toReversed()) {
       const { head, mark } = record
       if (mark.state !== 'open') await this.forget(key, head.id)
       else if (mark.length === undefined && (await this.#isResting(record, silentMs))) resting.push(record)
@@ -56,9 +57,9 @@ export class NamedUploads {
   }
 
   /** Forgets what a name will not mean any more. What fails here is done another time. */
-  async tidy(key: string): Promise<void> {
+  async tidy(key: string, asker: Asker): Promise<void> {
     try {
-      const records = await this.#records(key)
+      const records = await this.#records(key, asker)
       const { finished, begun } = chosen(records)
       for (const { head, mark } of records) {
         if (head.id === finished?.head.id || head.id === begun?.head.id) continue
@@ -71,17 +72,19 @@ export class NamedUploads {
   }
 
   /** Forgets all that nobody is about to finish. */
-  async forgetAll(key: string): Promise<void> {
-    for (const { head, mark } of await this.#records(key))
+  async forgetAll(key: string, asker: Asker): Promise<void> {
+    for (const { head, mark } of await this.#records(key, asker))
       if (mark.state !== 'open' || (await this.#names.isAtRest(head.id))) await this.forget(key, head.id)
   }
 
-  async #records(key: string): Promise<UploadRecord[]> {
+  /** What a name leads to is no more than a hint; what somebody else owns is not there. */
+  async #records(key: string, asker: Asker): Promise<UploadRecord[]> {
     const { bytes } = this.#engine
     const entries = await this.#names.list(key)
     const records: UploadRecord[] = []
     for (const { id, addedAt } of entries) {
-      const record = await bytes.look(id)
+      const seen = await bytes.look(id)
+      const record = seen && isShownTo(asker, seen.head) ? seen : undefined
       if (record?.mark.state === 'open' || record?.mark.state === 'finished') records.push(record)
       else if (this.#engine.now() - addedAt > makingMs) await this.forget(key, id)
     }

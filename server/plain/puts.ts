@@ -10,6 +10,7 @@ import type { Exchange, Reply } from '../host/exchange.ts'
 import type { HookedRequest } from '../host/tus-hooks.ts'
 import type { Outcome } from '../protocol/messages.ts'
 import { type ContentRange, metadataOf, type PutCommand } from '../protocol/plain.ts'
+import { notAnyMore } from '../uploads/outcomes.ts'
 import { conclude, type Door, type Visit } from './door.ts'
 import { keyOfName, type NamedUploads } from './named-uploads.ts'
 
@@ -27,7 +28,7 @@ export class Puts {
     const body = new CountedBody(exchange, command)
     const request = await visit.requestOf(() => body.open())
     const key = keyOf(request, command.name)
-    const before = await this.#uploads.find(key)
+    const before = await this.#uploads.find(key, request.asker)
     request.named = (id) => this.#uploads.note(key, id, { lasting: true })
     const { range } = command
     const first = range?.first ?? 0
@@ -49,13 +50,13 @@ export class Puts {
     if (record.mark.state !== 'finished') {
       const { offset } = record.mark
       if (body.isLonger) throw new Refusal('range-length', { offset })
-      if (!body.hasEnded || offset !== first + body.size) throw this.#stopped(offset)
+      if (!body.hasEnded || offset !== first + body.size) throw this.#stopped(offset, request)
       if (range && offset !== range.last + 1) throw new Refusal('body-cut', { offset })
       // Somebody who said no size has sent all of it when the body ends; who sends ranges has not said so yet.
       if (range) return this.#answer(record, command, exchange, { status: 202 })
       record = await this.#finish(record, request)
     }
-    await this.#uploads.tidy(key)
+    await this.#uploads.tidy(key, request.asker)
     const status = before.finished === undefined ? 201 : 200
     return this.#answer(record, command, exchange, { status, request })
   }
@@ -64,7 +65,7 @@ export class Puts {
   async ask(name: string, visit: Visit): Promise<Reply> {
     const { exchange } = visit
     const request = await visit.requestOf()
-    const { finished, begun } = await this.#uploads.find(keyOf(request, name))
+    const { finished, begun } = await this.#uploads.find(keyOf(request, name), request.asker)
     const now = begun && (await this.#offsetOf(begun, request, visit))
     const shown = now ?? finished
     if (shown === undefined) throw new Refusal('name-unknown')
@@ -83,7 +84,7 @@ export class Puts {
     const { exchange } = visit
     if (this.#door.options.disableDownload) throw new Refusal('download-disabled')
     const request = await visit.requestOf()
-    const { finished } = await this.#uploads.find(keyOf(request, name))
+    const { finished } = await this.#uploads.find(keyOf(request, name), request.asker)
     if (finished === undefined) throw new Refusal('name-unknown')
     const { id } = finished.head
     exchange.facts.uploadId = id
@@ -102,7 +103,7 @@ export class Puts {
     if (this.#door.options.disableTermination) throw new Refusal('termination-disabled')
     const request = await visit.requestOf()
     const key = keyOf(request, name)
-    const { finished, begun } = await this.#uploads.find(key)
+    const { finished, begun } = await this.#uploads.find(key, request.asker)
     if (finished === undefined && begun === undefined) throw new Refusal('name-unknown')
     const answer = { status: 204, headers: {} }
     for (const { head } of [finished, begun].filter((record) => record !== undefined)) {
@@ -117,7 +118,7 @@ export class Puts {
       else if (!['not-found', 'gone'].includes(outcome.refusal.code)) throw outcome.refusal
       await this.#uploads.forget(key, head.id)
     }
-    await this.#uploads.forgetAll(key)
+    await this.#uploads.forgetAll(key, request.asker)
     return { is: 'answer', ...answer }
   }
 
@@ -177,11 +178,12 @@ export class Puts {
     const command = { do: 'append', id: head.id, offset, length: offset, ...nothing } as const
     const outcome = await this.#door.engine.append(command, request)
     if (outcome.is === 'appended') return outcome.record
-    throw outcome.is === 'refused' ? outcome.refusal : this.#stopped(offset)
+    throw outcome.is === 'refused' ? outcome.refusal : this.#stopped(offset, request)
   }
 
-  /** This server is being stopped, or somebody else wants the upload; what came is kept. */
-  #stopped(offset: number): Refusal {
+  /** The token was taken back, this server is being stopped, or somebody else wants the upload; what came is kept. */
+  #stopped(offset: number, request: HookedRequest): Refusal {
+    if (!request.mayGoOn()) return notAnyMore(offset)
     if (!this.#door.engine.isDraining) return new Refusal('displaced', { offset })
     return new Refusal('unavailable', { offset, retryAfterS: 1 })
   }

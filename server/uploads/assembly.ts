@@ -5,18 +5,18 @@
  * Two locks: the one of the assembly, which is never given up for others who would only do the same, and inside it the
  * one of the upload, which is given up at once to who terminates it.
  */
-import {
-  type Appender,
-  type ByteStore,
-  type Concatenation,
-  type Digest,
-  type Lock,
-  LockError,
-  type Locker,
-  type Now,
-  type UploadRecord,
+import type {
+  Appender,
+  ByteStore,
+  Concatenation,
+  Digest,
+  Lock,
+  Locker,
+  Now,
+  UploadRecord,
 } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
+import { asLockOrNothing, assemblyLock } from './hidden-locks.ts'
 import type { HoldContext } from './hold.ts'
 import { isPart, isWaiting, type Kin } from './kin.ts'
 import { Slots } from './slots.ts'
@@ -26,6 +26,8 @@ import type { UploadRequest } from './upload-request.ts'
 const lookAgainMs = 60_000
 /** Assemblies of one process at a time; each holds a buffer and keeps a disk busy. */
 const atOnce = 4
+/** Who made the final, or asks for it, is told that locks can not be had. */
+const unlessUnreachable = { failsWith: 'unavailable' } as const
 
 export interface AssemblyContext extends HoldContext {
   readonly bytes: ByteStore
@@ -122,8 +124,7 @@ export class Assemblies {
     if (seen === undefined || !('parts' in seen)) return seen?.record
     const { settings, draining, locker } = this.#context
     const options = { timeoutMs: settings.acquireLockTimeoutMs, signal: draining }
-    // Hidden names are no ids: this can not be the lock of an upload.
-    const turn = await asLockOrNothing(locker.acquire(`${id}/.assembly`, options))
+    const turn = await asLockOrNothing(locker.acquire(assemblyLock(id), options), unlessUnreachable)
     let record: UploadRecord | undefined
     try {
       record = turn && (await this.#finishAlone(id, turn, request))
@@ -146,6 +147,7 @@ export class Assemblies {
         signal: draining,
         onWanted: () => stop.abort(),
       }),
+      unlessUnreachable,
     )
     if (lock === undefined) return undefined
     const signal = AbortSignal.any([stop.signal, draining, lock.lost, turn.lost])
@@ -168,7 +170,7 @@ export class Assemblies {
       record = await this.#fill(appender, seen, request, signal, isHeld)
       return record
     } finally {
-      if (record) await this.#context.quotas?.finished(record)
+      if (record) await this.#context.quotas?.ended(record)
       if (record) await this.putRecord(record, lock)
       await lock.release()
     }
@@ -207,7 +209,9 @@ export class Assemblies {
     signal.throwIfAborted()
     const declared = appender.record.head.digest
     if (declared === undefined || declared.base64 === digest?.base64) return digest
-    await this.putRecord(await appender.fail())
+    const failed = await appender.fail()
+    await this.#context.quotas?.ended(failed)
+    await this.putRecord(failed)
     throw new Refusal('digest-mismatch')
   }
 
@@ -229,14 +233,4 @@ interface Ready {
   readonly record: UploadRecord
   readonly parts: readonly UploadRecord[]
   readonly length: number
-}
-
-/** Undefined when somebody else has it, or this server is being stopped. */
-async function asLockOrNothing(acquiring: Promise<Lock>): Promise<Lock | undefined> {
-  try {
-    return await acquiring
-  } catch (error) {
-    if (error instanceof LockError && error.code !== 'unavailable') return undefined
-    throw error
-  }
 }

@@ -120,9 +120,10 @@ export class UploadHold {
     this.#record = this.kept
   }
 
-  /** Nothing of the upload is left, so nothing is put. */
+  /** Nothing of the upload is left, so nothing is put, and no room kept. */
   forgetRecord(): void {
     this.#record = undefined
+    this.#room = undefined
   }
 
   drain(): void {
@@ -215,7 +216,7 @@ export class UploadHold {
 
   /** Under the lock: nobody can say something newer before. */
   async #settleQuotas(quotas: Quotas, lock: Lock): Promise<void> {
-    if (this.#record?.mark.state === 'finished') await quotas.finished(this.#record)
+    if (this.#record && this.#record.mark.state !== 'open') await quotas.ended(this.#record)
     else if (this.#appender && lock.isHeld()) await this.#room?.giveBack(this.#appender.record)
   }
 

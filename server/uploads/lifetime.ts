@@ -7,7 +7,7 @@ import type { Meter } from '../../stores/meter.ts'
 import type { Refusal } from '../errors.ts'
 import type { Concatenator } from './concat.ts'
 import type { EngineSettings } from './engine.ts'
-import type { EngineEvent } from './hold.ts'
+import type { EngineEvent, UploadHold } from './hold.ts'
 import type { Quotas } from './quotas.ts'
 import { expiresAt, isExpired, refuseAbsent } from './rules.ts'
 import type { Teller } from './teller.ts'
@@ -73,6 +73,16 @@ export class Lifetime {
     if ((await concat()?.letGo(record.head)) === false) return false
     await teller.terminating(record, () => this.remove(record.head.id, lock), request)
     return true
+  }
+
+  /** Somebody wanted the running upload to end and to be gone. Anything else that failed leaves it as it is. */
+  async removeUnwanted(error: unknown, hold: UploadHold, lock: Lock, request: UploadRequest): Promise<void> {
+    if (!request.stopping?.aborted || error !== request.stopping.reason) return
+    const record = hold.kept
+    hold.forgetRecord()
+    await hold.close()
+    if (await this.terminate(record, lock, request)) this.#parts.teller.tell('terminated', record, request)
+    throw error
   }
 
   /** With a lock: only while it is held. */

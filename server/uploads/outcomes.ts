@@ -45,18 +45,20 @@ export function answerOf(filled: Filled, as: 'created' | 'appended', expiry: Exp
       return { is: 'refused', refusal: new Refusal('displaced', { offset: record.mark.offset }) }
     case 'unauthorized':
       if (as === 'created' || isFinished) return answer
-      return {
-        is: 'refused',
-        refusal: new Refusal('unauthorized', {
-          offset: record.mark.offset,
-          detail: 'this token is not good any more; what came is kept, go on with another one',
-          challenge: 'Bearer realm="Tidemark", error="invalid_token"',
-        }),
-      }
+      return { is: 'refused', refusal: notAnyMore(record.mark.offset) }
     case 'complete':
     case 'drain':
       return answer
   }
+}
+
+/** Whose request was let in, and may not go on. */
+export function notAnyMore(offset?: number): Refusal {
+  return new Refusal('unauthorized', {
+    ...(offset !== undefined && { offset }),
+    detail: 'this token is not good any more; what came is kept, go on with another one',
+    challenge: 'Bearer realm="Tidemark", error="invalid_token"',
+  })
 }
 
 export function overflowOf({ record }: Filled, length: number | undefined): Refusal {

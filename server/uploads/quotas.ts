@@ -138,8 +138,11 @@ export class Quotas {
     await this.#tell(head, (entry) => this.ledger.settle(entry, { is: 'open', bytes, lookAt }))
   }
 
-  /** To be called when an upload was finished, under its lock. Never fails, like all that tells what is seen anyway. */
-  async finished(record: UploadRecord): Promise<void> {
+  /**
+   * To be called when an upload was finished, or has failed for good, under its lock. Never fails, like all that tells
+   * what is seen anyway.
+   */
+  async ended(record: UploadRecord): Promise<void> {
     await this.#tell(record.head, (entry, has) => this.#note(entry, record, has))
   }
 
@@ -167,7 +170,7 @@ export class Quotas {
       const settled = { is: 'open', bytes: mark.length ?? mark.offset, lookAt } as const
       return this.ledger.settle(entry, isFixed ? settled : { ...settled, atLeast: true })
     }
-    const counts = mark.state !== 'terminated' && this.#keepsFinished(limits)
+    const counts = mark.state === 'finished' && this.#keepsFinished(limits)
     return this.ledger.settle(entry, counts ? { is: 'finished', bytes: mark.offset } : { is: 'gone' })
   }
 

@@ -7,8 +7,6 @@ import {
   type Appender,
   type ByteStore,
   type EventKind,
-  type Lock,
-  LockError,
   type Locker,
   type Note,
   type Now,
@@ -20,6 +18,7 @@ import {
 } from '../../stores/contracts.ts'
 import type { Meter } from '../../stores/meter.ts'
 import { type Audience, eventIdOf, eventOf, type TellerEvent } from './audience.ts'
+import { asLockOrNothing, eventsLock } from './hidden-locks.ts'
 import { isPart } from './kin.ts'
 import { newRecord } from './rules.ts'
 import { Slots } from './slots.ts'
@@ -235,9 +234,8 @@ export class Teller {
     const { locker, draining, report } = this.#options
     await this.#slots
       .use(draining, async () => {
-        // Hidden names are no ids: this can not be the lock of an upload.
         const lock = await asLockOrNothing(
-          locker.acquire(`${record.head.id}/.events`, { timeoutMs: 0, signal: draining }),
+          locker.acquire(eventsLock(record.head.id), { timeoutMs: 0, signal: draining }),
         )
         if (lock === undefined) return
         try {
@@ -409,15 +407,5 @@ async function orAborted(work: Promise<void>, signal: AbortSignal): Promise<void
     await Promise.race([work, aborted])
   } finally {
     signal.removeEventListener('abort', onAbort)
-  }
-}
-
-/** Undefined when another server is at it. */
-async function asLockOrNothing(acquiring: Promise<Lock>): Promise<Lock | undefined> {
-  try {
-    return await acquiring
-  } catch (error) {
-    if (error instanceof LockError) return undefined
-    throw error
   }
 }

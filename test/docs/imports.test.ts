@@ -31,12 +31,17 @@ const rules: Record<string, Rule> = {
   },
   // What a request is known by; of the host only where it writes down what it found out.
   'server/access': {
-    ours: /^(server\/(protocol\/|uploads\/upload-request\.ts$|host\/request-facts\.ts$)|server\/(errors|config|settings|setting-kinds|place)\.ts$|stores\/contracts\.ts$)/,
+    ours: /^(server\/(protocol\/|uploads\/upload-request\.ts$|host\/request-facts\.ts$)|server\/(errors|config|setting-kinds|place)\.ts$|stores\/contracts\.ts$)/,
     others: anything,
+  },
+  // The table of the rows is made of them; of the hooks only what their values are.
+  'server/settings': {
+    ours: /^server\/((settings|setting-kinds)\.ts$|hooks\/(hook-types|hooks|signature)\.ts$)/,
+    others: nothing,
   },
   'server/commands': { ours: /^(server\/(access\/|(config|setting-kinds)\.ts$)|stores\/)/, others: anything },
   'server/hooks': {
-    ours: /^(server\/(protocol|uploads)\/|stores\/|server\/(errors|settings|setting-kinds)\.ts$)/,
+    ours: /^(server\/(protocol|uploads)\/|stores\/|server\/errors\.ts$)/,
     others: /^(node:|undici$)/,
   },
   'server/uploads': {

@@ -270,8 +270,13 @@ const untilEnded = (server: ServerProcess, method: string, count: number) =>
 
 /** The uploads in the folder of a server: their data are the files with names that ids have. */
 async function idsOf(server: ServerProcess): Promise<string[]> {
-  const started = server.logs().find(({ uploadDir }) => uploadDir !== undefined)
-  return (await readdir(String(started!.uploadDir))).filter((name) => /^[0-9a-f]{32}$/.test(name))
+  // A server listens a moment before its log says so.
+  const folder = await vi.waitFor(() => {
+    const started = server.logs().find(({ uploadDir }) => uploadDir !== undefined)
+    expect(started).toBeDefined()
+    return String(started!.uploadDir)
+  })
+  return (await readdir(folder)).filter((name) => /^[0-9a-f]{32}$/.test(name))
 }
 
 /** The uploads that are not whole yet. */

@@ -24,7 +24,10 @@ const create = (site: Site) => site.send('POST', '/files', { 'Upload-Length': 3 
 
 async function expectRefused(site: Site): Promise<void> {
   const answer = await create(site)
-  expect(answer).toMatchObject({ status: 500, text: expect.stringMatching(/^the backend of this server/) })
+  expect(answer).toMatchObject({
+    status: 500,
+    text: expect.stringMatching(/^hook-failed: the backend of this server/),
+  })
   expect(await readdir(site.folder)).toEqual([])
   expect(site.reports).toContainEqual(expect.objectContaining({ is: 'hook-failed', hook: 'pre-create' }))
 }

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { describe, expect, it, test } from 'vitest'
 import { configurationDocument, documentPath } from '../../scripts/configuration-doc.ts'
+import { commandOf, commandWords } from '../../server/commands/index.ts'
 import { asksFor, loadConfig, SettingError } from '../../server/config.ts'
 import { helpText } from '../../server/help.ts'
 import { duration, formatDuration, size, withoutSecrets } from '../../server/setting-kinds.ts'
@@ -224,6 +225,23 @@ describe('help', () => {
       expect(help).toContain(`${variableOf(flag)}\n`)
     }
     expect(Math.max(...help.split('\n').map((line) => line.length))).toBeLessThanOrEqual(100)
+  })
+
+  it('names every command, after which the command can be asked', async () => {
+    const help = helpText('1.2.3')
+    expect(help).toContain('\nCommands\n')
+    for (const name of Object.keys(commandWords)) {
+      expect(help).toContain(`  tidemark ${name}\n`)
+      const said: string[] = []
+      const terminal = {
+        env: {},
+        out: (text: string) => said.push(text),
+        err: (text: string) => said.push(text),
+      }
+      const { run } = await commandOf([name])!()
+      expect(await run(['--help'], terminal)).toBe(0)
+      expect(said.join('')).toContain(`tidemark ${name} `)
+    }
   })
 
   it('is given whatever else was written', () => {

@@ -90,7 +90,7 @@ describe('a refusal', () => {
     expect([refused.status, refused.headers['retry-after']]).toEqual([429, '10'])
     expect(refused.headers['access-control-expose-headers']).toContain('Retry-After')
     expect(refused.text.trim()).toBe(
-      '1 unfinished upload is allowed at a time; try again when one is finished or deleted',
+      'over-quota: 1 unfinished upload is allowed at a time; try again when one is finished or deleted',
     )
     expect(await site.shown(url)).toBe('0/10')
     expect((await site.send('OPTIONS', '/files')).status).toBe(200)
@@ -122,7 +122,7 @@ describe('--allowed-types', () => {
     const none = await post({ 'Upload-Length': '5' })
     expect([none.status, none.text.trim()]).toEqual([
       415,
-      'only these types are accepted here: image/*, application/pdf; say it as filetype in Upload-Metadata',
+      'type-refused: only these types are accepted here: image/*, application/pdf; say it as filetype in Upload-Metadata',
     ])
     // What parts are is said of their final.
     const part = await post({ 'Upload-Length': '0', 'Upload-Concat': 'partial' })

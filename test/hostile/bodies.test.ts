@@ -28,7 +28,7 @@ describe('a refusal while a large body arrives', () => {
     ['of an upload that is not there', 'PATCH', '/files/absent', bytesAt(0, long), 404],
     ['of a wrong version', 'PATCH', '/files/absent', [['Tus-Resumable', '0.1']], 412],
     ['of a wrong type', 'PATCH', '/files/absent', version, 415],
-    ['of a wrong offset', 'PATCH', 'finished', bytesAt(7, long), 409],
+    ['of a wrong offset', 'PATCH', 'begun', bytesAt(7, long), 409],
     ['beyond the length', 'PATCH', 'begun', bytesAt(0, long), 413],
     ['of a method that is not known', 'PUT', '/files/absent', version, 405],
     ['of a creation without a length', 'POST', '/files/', [...version, ...type], 400],

@@ -1,9 +1,9 @@
-/** The settings of who may upload: rows of the one table in server/settings.ts, and the rules between them. */
+/** Who may upload, and by which tokens they are known. */
 import { duration, oneOf, optionalText, secretText, webUrl } from '../setting-kinds.ts'
-import type { Rule, Setting } from '../settings.ts'
+import type { Rule } from '../settings.ts'
+import { defineIn } from './setting.ts'
 
-const group = 'Who may upload'
-const define = <T>(setting: Omit<Setting<T>, 'group'>): Setting<T> => ({ group, ...setting })
+const define = defineIn('Who may upload')
 
 export const accessSettings = {
   auth: define({

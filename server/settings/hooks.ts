@@ -1,4 +1,7 @@
-/** The settings of hooks, by the flags that tusd has for them, and what they become. */
+/** Hooks, by the flags that tusd has for them, and what they become. */
+import { type HookType, hookTypes } from '../hooks/hook-types.ts'
+import type { HookSettings } from '../hooks/hooks.ts'
+import { keyOf } from '../hooks/signature.ts'
 import {
   BadValue,
   duration,
@@ -9,13 +12,10 @@ import {
   splitList,
   wholeNumber,
 } from '../setting-kinds.ts'
-import type { Config, Given, Rule, Setting } from '../settings.ts'
-import { type HookType, hookTypes } from './hook-types.ts'
-import type { HookSettings } from './hooks.ts'
-import { keyOf } from './signature.ts'
+import type { Config, Given, Rule } from '../settings.ts'
+import { defineIn } from './setting.ts'
 
-const group = 'Hooks'
-const define = <T>(setting: Omit<Setting<T>, 'group'>): Setting<T> => ({ group, ...setting })
+const define = defineIn('Hooks')
 
 /** Empty for none. Name and password may be in it, so it is never repeated. */
 const url: Kind<string | undefined> = {

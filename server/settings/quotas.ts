@@ -1,8 +1,8 @@
-/** The settings of what is let in: quotas, types, and the disk. Rows of the table in settings.ts. */
-import { mediaTypes, size, wholeNumber } from './setting-kinds.ts'
-import type { Setting } from './settings.ts'
+/** What is let in: quotas, types, and the disk. */
+import { mediaTypes, size, wholeNumber } from '../setting-kinds.ts'
+import { defineIn } from './setting.ts'
 
-const define = <T>(setting: Omit<Setting<T>, 'group'>): Setting<T> => ({ ...setting, group: 'Quotas' })
+const define = defineIn('Quotas')
 
 /** 0 is no limit, as everywhere. */
 const off = { default: '0', defaultSays: '0, no limit' }
