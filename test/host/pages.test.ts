@@ -77,6 +77,24 @@ describe('the page', () => {
     expect(await contentOf({ disableDownload: true, disableTermination: true })).toBe('download termination')
   })
 
+  it('is told to hash files where this visitor can have an upload at once, and may do so only then', async () => {
+    const toldOf = async (options: Partial<PagesOptions>) => {
+      const answer = await fetch(await serve(options))
+      const html = await answer.text()
+      await app?.close()
+      const told = html.match(/<meta name="tidemark-instant" content="([^"]*)"/)?.[1]
+      const policy = answer.headers.get('content-security-policy')!
+      const may = [policy.includes("'wasm-unsafe-eval'"), policy.includes("worker-src 'self'")]
+      expect(may).toEqual([told === 'on', told === 'on'])
+      return told
+    }
+    expect(await toldOf({})).toBe('off')
+    expect(await toldOf({ instantUpload: 'off', auth: 'jwt' })).toBe('off')
+    expect(await toldOf({ instantUpload: 'owner' })).toBe('off')
+    expect(await toldOf({ instantUpload: 'owner', auth: 'tokens' })).toBe('on')
+    expect(await toldOf({ instantUpload: 'global' })).toBe('on')
+  })
+
   it('keeps an endpoint with signs of HTML and of replacement patterns what it is: text', async () => {
     const html = await (await fetch(await serve({ endpoint: "/\"><script>alert('&')</script>$&/" }))).text()
     expect(html).toContain('content="/&quot;&gt;&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;$&amp;/"')
