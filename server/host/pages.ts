@@ -8,6 +8,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import fastifyStatic from '@fastify/static'
 import fp from 'fastify-plugin'
+import { escapeHtml } from './html.ts'
 
 export interface PagesOptions {
   /** Folder of the built page: holds index.html and assets/. */
@@ -141,18 +142,6 @@ function fillMeta(html: string, name: string, content: string): string {
   if (!tag.test(html)) throw new Error(`The built page has no <meta name="${name}">; build it anew.`)
   // As a function: in a replacement text, `$&` would have a meaning.
   return html.replace(tag, () => `<meta name="${name}" content="${escapeHtml(content)}"`)
-}
-
-const entities: Record<string, string> = {
-  '&': '&amp;',
-  '<': '&lt;',
-  '>': '&gt;',
-  '"': '&quot;',
-  "'": '&#39;',
-}
-
-function escapeHtml(text: string): string {
-  return text.replace(/[&<>"']/g, (character) => entities[character]!)
 }
 
 /** RFC 9110, 13.1.2: a list of tags, compared weakly (a proxy that compresses makes ours weak), or `*`. */

@@ -1,4 +1,6 @@
 /** Pages for people whose browser sends a form without any script, and what they are told. */
+
+import { escapeHtml } from '../host/html.ts'
 import type { Answer, RequestHeaders } from '../protocol/tus.ts'
 
 export interface FileWords {
@@ -31,7 +33,7 @@ export function formPage(action: string): Answer {
   return page(
     200,
     'Upload files',
-    `<form method="post" enctype="multipart/form-data" action="${escaped(action)}">
+    `<form method="post" enctype="multipart/form-data" action="${escapeHtml(action)}">
 <p><label>Files <input type="file" name="upload" multiple required></label></p>
 <p><button>Upload</button></p>
 </form>
@@ -43,10 +45,10 @@ export function formPage(action: string): Answer {
 export function pageOf(files: readonly FileWords[], problem?: string): Answer {
   const items = files.map(
     ({ name, url, size, sha256 }) =>
-      `<li><a href="${escaped(url)}">${escaped(name)}</a>, ${size} bytes<br><code>sha256 ${sha256}</code></li>`,
+      `<li><a href="${escapeHtml(url)}">${escapeHtml(name)}</a>, ${size} bytes<br><code>sha256 ${sha256}</code></li>`,
   )
   const list = items.length > 0 ? `<ul>\n${items.join('\n')}\n</ul>` : ''
-  const said = problem === undefined ? '' : `<p role="alert">${escaped(problem)}</p>\n`
+  const said = problem === undefined ? '' : `<p role="alert">${escapeHtml(problem)}</p>\n`
   const title = problem === undefined ? 'Uploaded' : 'Not all was uploaded'
   return page(201, title, `${said}${list}`)
 }
@@ -62,16 +64,4 @@ ${content}
 </html>
 `
   return { status, headers: { ...pageHeaders }, body }
-}
-
-const entities: Record<string, string> = {
-  '&': '&amp;',
-  '<': '&lt;',
-  '>': '&gt;',
-  '"': '&quot;',
-  "'": '&#39;',
-}
-
-function escaped(text: string): string {
-  return text.replace(/[&<>"']/g, (character) => entities[character]!)
 }
