@@ -8,6 +8,7 @@ import type { Durability } from '../stores/file/file-appender.ts'
 import { FileStore } from '../stores/file/file-store.ts'
 import type { Ledger } from '../stores/ledger.ts'
 import type { LmdbLedger } from '../stores/local/lmdb-ledger.ts'
+import type { Turns } from '../stores/local/opening-turns.ts'
 import type { RecordFeed } from '../stores/record-feed.ts'
 import type { RedisEvent } from '../stores/redis/redis-connection.ts'
 import type { RedisFailure } from '../stores/redis/redis-failure.ts'
@@ -70,6 +71,8 @@ interface Coordination {
 /** What a worker is given by its primary, which has the folder and keeps the locks. */
 export interface Team {
   readonly locker: Locker
+  /** How the workers open the files that all of them have open. */
+  readonly turns: Turns
   /** What the workers tell each other of records. */
   readonly feed: RecordFeed
   /** Whether this worker sweeps; one of them is enough. */
@@ -177,10 +180,11 @@ async function coordinateInTeam(options: OpenUploadsOptions, team: Team): Promis
     await guest.leave()
     throw error
   })
+  const place = { directory: own, isExamined: true, turns: team.turns }
   return {
     locker: team.locker,
-    records: new LmdbRecords({ directory: own, isExamined: true, feed: team.feed }),
-    ledger: () => lmdbLedger({ directory: own, isExamined: true }),
+    records: new LmdbRecords({ ...place, feed: team.feed }),
+    ledger: () => lmdbLedger(place),
     isShared: false,
     sweeps: team.sweeps,
     now: steadyClock(wallClock, bootClock(), now),

@@ -4,12 +4,15 @@
  */
 import type { RecordNews } from '../../stores/contracts.ts'
 import type { LockReply, LockRequest } from '../../stores/local/lock-messages.ts'
+import type { FromOpener, ToOpener } from '../../stores/local/opening-turns.ts'
 import type { Measured } from '../metrics/metrics.ts'
 
 export type FromWorker =
   | readonly LockRequest[]
   /** Asks for the folder, before anything in it is touched. */
   | { readonly is: 'joining' }
+  /** About opening the files that all of them have open. */
+  | { readonly is: 'turn'; readonly turn: FromOpener }
   | { readonly is: 'listening'; readonly port: number | undefined }
   /** It can not start, and waits to be ended; `message` is a sentence for whoever started the server. */
   | { readonly is: 'refused'; readonly message: string }
@@ -26,6 +29,7 @@ export type FromWorker =
 export type FromPrimary =
   | readonly LockReply[]
   | { readonly is: 'joined'; readonly now: number }
+  | { readonly is: 'turn'; readonly turn: ToOpener }
   | { readonly is: 'wants-news'; readonly isWanted: boolean }
   | { readonly is: 'news'; readonly news: readonly RecordNews[] }
   | { readonly is: 'stop' }

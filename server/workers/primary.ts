@@ -9,6 +9,7 @@ import type { Logger } from 'pino'
 import { steadyClock } from '../../stores/clock.ts'
 import type { FolderOwner } from '../../stores/local/folder-owner.ts'
 import type { LockPeer, LockServer } from '../../stores/local/lock-server.ts'
+import type { OpeningPeer, OpeningTurns } from '../../stores/local/opening-turns.ts'
 import type { Config } from '../config.ts'
 import { quotaPlanOf } from '../entry-options.ts'
 import { StartError } from '../host/start-checks.ts'
@@ -19,8 +20,8 @@ import { beatEveryMs, type FromPrimary, type FromWorker, workerVariable } from '
 import { type NewsPeer, NewsRelay } from './news-relay.ts'
 import { Undelivered } from './undelivered.ts'
 
-/** A worker that was silent for so many beats hangs. One that starts has its hands full. */
-const silentBeats = { running: 5, starting: 30 }
+/** A worker that was silent for so many beats hangs. One that starts has its hands full, unless all others wait for it. */
+const silentBeats = { running: 5, starting: 30, opening: 5 }
 /** Who lived for less died of something that its successor will meet too: it is given time. */
 const shortLifeMs = 10_000
 const pauseMs = { first: 100, most: 10_000 }
@@ -31,6 +32,7 @@ const endReserveMs = 500
 interface Commons {
   readonly owner: FolderOwner
   readonly locks: LockServer
+  readonly turns: OpeningTurns
   readonly now: () => number
 }
 
@@ -38,6 +40,7 @@ interface Member {
   readonly number: number
   readonly worker: Worker
   readonly peer: LockPeer | undefined
+  readonly opener: OpeningPeer | undefined
   readonly news: NewsPeer
   readonly undelivered: Undelivered
   readonly startedAt: number
@@ -133,6 +136,7 @@ export class Primary {
       number,
       worker,
       peer: this.#commons?.locks.connect((replies) => say(member, replies)),
+      opener: this.#commons?.turns.connect((turn) => say(member, { is: 'turn', turn })),
       news: { say: (message) => say(member, message) },
       undelivered: new Undelivered(worker.process),
       startedAt: performance.now(),
@@ -154,6 +158,7 @@ export class Primary {
     member.silentBeats = 0
     if (!('is' in message)) member.peer?.receive(message)
     else if (message.is === 'joining') say(member, { is: 'joined', now: this.#commons?.now() ?? Date.now() })
+    else if (message.is === 'turn') member.opener?.receive(message.turn)
     else if (message.is === 'wants-news') this.#relay.want(member.news, message.isWanted)
     else if (message.is === 'news') this.#relay.pass(member.news, message.news)
     else if (message.is === 'refused') {
@@ -178,6 +183,7 @@ export class Primary {
     this.#members.delete(member)
     this.#gathering.gone(member)
     member.peer?.gone()
+    member.opener?.gone()
     this.#relay.remove(member.news)
     member.undelivered.close()
     this.#commons?.owner.forgetDeadGuests().catch(() => undefined)
@@ -207,7 +213,8 @@ export class Primary {
   #countBeat(): void {
     this.#commons?.now() // A clock that nobody asks does not follow the others.
     for (const member of this.#members) {
-      const most = member.isListening ? silentBeats.running : silentBeats.starting
+      const most =
+        silentBeats[member.opener?.isOpening ? 'opening' : member.isListening ? 'running' : 'starting']
       member.silentBeats += 1
       if (member.silentBeats <= most) continue
       const { pid } = member.worker.process
@@ -220,12 +227,14 @@ export class Primary {
 /** Takes the folder, and looks at the database before anybody writes to it. */
 async function openCommons(config: Config): Promise<Commons> {
   // Loaded here, because who has a Redis needs none of it.
-  const [{ FolderOwner }, { LmdbLedger }, { LmdbRecords }, { LockServer }] = await Promise.all([
-    import('../../stores/local/folder-owner.ts'),
-    import('../../stores/local/lmdb-ledger.ts'),
-    import('../../stores/local/lmdb-records.ts'),
-    import('../../stores/local/lock-server.ts'),
-  ])
+  const [{ FolderOwner }, { LmdbLedger }, { LmdbRecords }, { LockServer }, { OpeningTurns }] =
+    await Promise.all([
+      import('../../stores/local/folder-owner.ts'),
+      import('../../stores/local/lmdb-ledger.ts'),
+      import('../../stores/local/lmdb-records.ts'),
+      import('../../stores/local/lock-server.ts'),
+      import('../../stores/local/opening-turns.ts'),
+    ])
   const directory = ownFolder(config.uploadDir)
   const owner = await FolderOwner.take(directory, { describe: placeOf(config) })
   try {
@@ -241,7 +250,7 @@ async function openCommons(config: Config): Promise<Commons> {
     await owner.release()
     throw error
   }
-  return { owner, locks: new LockServer(), now: steadyClock() }
+  return { owner, locks: new LockServer(), turns: new OpeningTurns(), now: steadyClock() }
 }
 
 function say({ worker }: Member, message: FromPrimary): void {

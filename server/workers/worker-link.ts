@@ -2,6 +2,7 @@
  * A worker's end of the channel to its primary. When the primary is gone the worker ends at once: it holds locks that
  * nobody keeps any more, and its end is what the next server on the folder waits for.
  */
+import { WorkerTurns } from '../../stores/local/opening-turns.ts'
 import { WorkerLocker } from '../../stores/local/worker-locker.ts'
 import { RecordFeed } from '../../stores/record-feed.ts'
 import type { Measured } from '../metrics/metrics.ts'
@@ -11,6 +12,7 @@ import { beatEveryMs, type FromPrimary, type FromWorker } from './messages.ts'
 export class WorkerLink implements Team {
   readonly number: number
   readonly locker: WorkerLocker
+  readonly turns: WorkerTurns
   readonly feed: RecordFeed
   /** The first of the workers; when it dies its successor has its number. */
   readonly sweeps: boolean
@@ -27,6 +29,7 @@ export class WorkerLink implements Team {
     this.sweeps = number === 1
     this.#process = ownProcess
     this.locker = new WorkerLocker((requests) => this.#say(requests))
+    this.turns = new WorkerTurns((turn) => this.#say({ is: 'turn', turn }))
     this.feed = new RecordFeed({
       send: (news) => this.#say({ is: 'news', news }),
       want: (isWanted) => this.#say({ is: 'wants-news', isWanted }),
@@ -77,6 +80,7 @@ export class WorkerLink implements Team {
   #hear(message: FromPrimary): void {
     if (!('is' in message)) this.locker.receive(message)
     else if (message.is === 'joined') this.#onJoined?.(message)
+    else if (message.is === 'turn') this.turns.receive(message.turn)
     else if (message.is === 'wants-news') this.feed.setWanted(message.isWanted)
     else if (message.is === 'news') this.feed.receive(message.news)
     else if (message.is === 'measure') void this.#tellMeasured(message.round)

@@ -5,10 +5,8 @@
  * of two that want the last room one gets it. Commits are synced behind: after a crash of the machine what is kept
  * here may be older than the uploads are, and the walk puts it right.
  */
-import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Database, open, type RootDatabase } from 'lmdb'
-import { StoreError } from '../contracts.ts'
+import type { Database } from 'lmdb'
 import {
   type Admission,
   type Creations,
@@ -28,14 +26,8 @@ import {
   type Verdict,
 } from '../ledger.ts'
 import { decodeIdentity, encodeIdentity, isProvablyDead, ownIdentity } from '../process-identity.ts'
-import {
-  asStoreError,
-  behind,
-  damagedLmdb,
-  examineLmdbFile,
-  ignoreReason,
-  makeLockFile,
-} from './lmdb-file.ts'
+import { LmdbEnvironment, type LmdbPlace, type OpenDatabase } from './lmdb-environment.ts'
+import { behind } from './lmdb-file.ts'
 
 type EntryKey = [account: string, createdAt: number, id: string]
 type DueKey = [at: number, ...entry: EntryKey]
@@ -57,7 +49,6 @@ interface Running {
 }
 
 interface Databases {
-  readonly root: RootDatabase
   readonly accounts: Database<Account, string>
   readonly entries: Database<Entry, EntryKey>
   readonly due: Database<true, DueKey>
@@ -71,53 +62,31 @@ const AFTER_ALL = '\uffff'
 const entriesAtOnce = 100
 
 export class LmdbLedger implements Ledger {
-  readonly #directory: string
-  readonly #isExamined: boolean
+  readonly path: string
+  readonly #environment: LmdbEnvironment<Databases>
   readonly #process = encodeIdentity(ownIdentity())
-  #databases: Databases | undefined
-  /** Changes that are not committed yet. */
-  #changing = 0
 
-  /** `directory` and `isExamined` as for the records. */
-  constructor(options: { readonly directory: string; readonly isExamined?: boolean }) {
-    this.#directory = options.directory
-    this.#isExamined = options.isExamined ?? false
-  }
-
-  get path(): string {
-    return join(this.#directory, 'ledger.mdb')
+  constructor(place: LmdbPlace) {
+    this.path = join(place.directory, 'ledger.mdb')
+    this.#environment = new LmdbEnvironment({ path: this.path, place, databases: openDatabases })
   }
 
   /** Fails with `damaged` when the file is foreign or cut short. */
-  async start(): Promise<void> {
-    if (this.#databases !== undefined) return
-    mkdirSync(this.#directory, { recursive: true })
-    const state = this.#isExamined ? 'sound' : examineLmdbFile(this.path)
-    if (!this.#isExamined) makeLockFile(`${this.path}-lock`)
-    const databases = this.#open()
-    try {
-      if (state === 'filled') readAll(databases)
-    } catch (error) {
-      await databases.root.close()
-      throw damagedLmdb(this.path, 'it was cut short', error)
-    }
-    this.#databases = databases
+  start(): Promise<void> {
+    return this.#environment.start()
   }
 
-  /** Whether a thread is about to commit; it waits for the event loop then, and ends no sooner. */
   get isBusy(): boolean {
-    return this.#changing > 0
+    return this.#environment.isBusy
   }
 
-  async close(): Promise<void> {
-    const databases = this.#databases
-    this.#databases = undefined
-    await databases?.root.close()
+  close(): Promise<void> {
+    return this.#environment.close()
   }
 
   admit(entry: LedgerEntry, ask: Admission, limits: QuotaLimits): Promise<Verdict> {
     const { account } = entry
-    return this.#change((databases): Verdict => {
+    return this.#environment.change((databases): Verdict => {
       if (databases.entries.get(keyOf(entry)) !== undefined) return { is: 'admitted' }
       const sums = databases.accounts.get(account) ?? nothing
       const creations = recentCreations(sums.creations, ask.now)
@@ -133,7 +102,7 @@ export class LmdbLedger implements Ledger {
   }
 
   grow(entry: LedgerEntry, ask: GrowthAsk, limits: QuotaLimits): Promise<Growth> {
-    return this.#change((databases): Growth => {
+    return this.#environment.change((databases): Growth => {
       const old = databases.entries.get(keyOf(entry))
       if (old?.is === 'finished') return { is: 'granted', bytes: ask.wanted }
       const sums = databases.accounts.get(entry.account) ?? nothing
@@ -147,7 +116,7 @@ export class LmdbLedger implements Ledger {
   }
 
   async settle(entry: LedgerEntry, settled: Settled): Promise<void> {
-    await this.#change((databases) => {
+    await this.#environment.change((databases) => {
       const old = databases.entries.get(keyOf(entry))
       if (settled.is === 'gone') return putEntry(databases, entry, old, undefined)
       const { is, bytes } = settled
@@ -163,7 +132,7 @@ export class LmdbLedger implements Ledger {
     { now, until }: { readonly now: number; readonly until: number },
     limit: number,
   ): Promise<Verdict> {
-    return this.#change(({ running }): Verdict => {
+    return this.#environment.change(({ running }): Verdict => {
       let others = 0
       let soonest = until
       for (const { key, value } of [...running.getRange(runsOf(account))]) {
@@ -181,7 +150,7 @@ export class LmdbLedger implements Ledger {
   }
 
   async renew(runs: readonly Run[], until: number): Promise<void> {
-    await this.#change(({ running }) => {
+    await this.#environment.change(({ running }) => {
       for (const { account, id, token } of runs) {
         const old = running.get([account, id])
         if (old !== undefined && old.token !== token) continue
@@ -191,13 +160,13 @@ export class LmdbLedger implements Ledger {
   }
 
   async end({ account, id, token }: Run): Promise<void> {
-    await this.#change(({ running }) => {
+    await this.#environment.change(({ running }) => {
       if (running.get([account, id])?.token === token) behind(running.remove([account, id]))
     })
   }
 
   async due(now: number, limit: number): Promise<LedgerEntry[]> {
-    return this.#read(({ due }) =>
+    return this.#environment.read(({ due }) =>
       Array.from(due.getKeys({ end: [now, AFTER_ALL] as unknown as DueKey, limit }), ([, ...key]) =>
         entryOf(key),
       ),
@@ -208,7 +177,7 @@ export class LmdbLedger implements Ledger {
     let last: EntryKey | undefined
     for (;;) {
       const range = last === undefined ? {} : { start: last, exclusiveStart: true }
-      const page = this.#read(({ entries }) =>
+      const page = this.#environment.read(({ entries }) =>
         Array.from(entries.getRange({ ...range, limit: entriesAtOnce })),
       )
       if (page.length === 0) return
@@ -218,7 +187,7 @@ export class LmdbLedger implements Ledger {
   }
 
   async usage(account: string, now: number): Promise<Usage> {
-    return this.#read(({ accounts, running }) => {
+    return this.#environment.read(({ accounts, running }) => {
       const { open, unfinishedBytes, totalBytes, creations } = accounts.get(account) ?? nothing
       const runs = [...running.getRange(runsOf(account))]
       return {
@@ -230,49 +199,14 @@ export class LmdbLedger implements Ledger {
       }
     })
   }
+}
 
-  #open(): Databases {
-    try {
-      // As for the records: a commit that fails must not end the process.
-      const eventTurnBatching = false
-      const root = open({ path: this.path, noSubdir: true, encoding: 'json', maxDbs: 4, eventTurnBatching })
-      return {
-        root,
-        accounts: root.openDB({ name: 'accounts', encoding: 'json' }),
-        entries: root.openDB({ name: 'entries', encoding: 'json' }),
-        due: root.openDB({ name: 'due', encoding: 'json' }),
-        running: root.openDB({ name: 'running', encoding: 'json' }),
-      }
-    } catch (error) {
-      throw asStoreError(error, this.path)
-    }
-  }
-
-  #read<T>(read: (databases: Databases) => T): T {
-    const databases = this.#require()
-    try {
-      return read(databases)
-    } catch (error) {
-      throw asStoreError(error, this.path)
-    }
-  }
-
-  async #change<T>(change: (databases: Databases) => T): Promise<T> {
-    const databases = this.#require()
-    this.#changing++
-    try {
-      return await databases.root.transaction(() => change(databases))
-    } catch (error) {
-      ignoreReason(error)
-      throw asStoreError(error, this.path)
-    } finally {
-      this.#changing--
-    }
-  }
-
-  #require(): Databases {
-    if (this.#databases === undefined) throw new StoreError('unavailable', 'The ledger is not open.')
-    return this.#databases
+function openDatabases(open: OpenDatabase): Databases {
+  return {
+    accounts: open('accounts'),
+    entries: open('entries'),
+    due: open('due'),
+    running: open('running'),
   }
 }
 
@@ -321,8 +255,4 @@ function runsOf(account: string): { start: RunKey; end: RunKey } {
 function isDead({ process }: Running): boolean {
   const identity = decodeIdentity(process)
   return identity !== undefined && isProvablyDead(identity)
-}
-
-function readAll({ accounts, entries, due, running }: Databases): void {
-  for (const database of [accounts, entries, due, running]) for (const _ of database.getRange());
 }

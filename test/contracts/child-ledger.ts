@@ -1,9 +1,11 @@
 // A process of its own that wants room for fifty uploads in one account, as fast as it can, and says how many got it.
 import { noLimits } from '../../stores/ledger.ts'
 import { LmdbLedger } from '../../stores/local/lmdb-ledger.ts'
+import { turnsOfParent } from '../support/turns-of-parent.ts'
 
 const [directory, number] = process.argv.slice(2) as [string, string]
-const ledger = new LmdbLedger({ directory, isExamined: true })
+const turns = turnsOfParent()
+const ledger = new LmdbLedger({ directory, isExamined: true, turns })
 await ledger.start()
 const admit = async (n: number): Promise<boolean> => {
   const entry = { account: 'owner:me', id: `${number}-${n}`, createdAt: n }

@@ -1,8 +1,10 @@
 // A process of its own that puts records of five uploads, in any order: of all sequences below 500 every third, which is its own.
 import { LmdbRecords } from '../../stores/local/lmdb-records.ts'
+import { turnsOfParent } from '../support/turns-of-parent.ts'
 
 const [directory, number] = process.argv.slice(2) as [string, string]
-const records = new LmdbRecords({ directory, isExamined: true })
+const turns = turnsOfParent()
+const records = new LmdbRecords({ directory, isExamined: true, turns })
 await records.start()
 const sequences = Array.from({ length: 500 }, (_, n) => n)
   .filter((n) => n % 3 === (Number(number) + 2) % 3)
@@ -25,3 +27,4 @@ for (const [index, { n }] of sequences.entries()) {
 }
 console.log('done')
 await records.close()
+turns.close()

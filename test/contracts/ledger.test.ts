@@ -5,8 +5,8 @@ import { noLimits } from '../../stores/ledger.ts'
 import { LmdbLedger } from '../../stores/local/lmdb-ledger.ts'
 import { RedisConnection } from '../../stores/redis/redis-connection.ts'
 import { RedisLedger } from '../../stores/redis/redis-ledger.ts'
-import { startChild, stopChild } from '../support/child.ts'
 import { makeFolder, temporaryFolder } from '../support/folder.ts'
+import { startOpeners } from '../support/openers.ts'
 import { type RedisServer, startRedis } from '../support/redis.ts'
 import { describeLedger } from './ledger-contract.ts'
 
@@ -34,11 +34,11 @@ describe('LmdbLedger', () => {
     const directory = await temporaryFolder()
     const ledger = new LmdbLedger({ directory })
     await ledger.start()
-    const program = new URL('child-ledger.ts', import.meta.url).pathname
-    const children = [0, 1, 2].map((n) =>
-      startChild(process.execPath, ['--import', 'tsx', program, directory, String(n)]),
+    const program = new URL('child-ledger.ts', import.meta.url)
+    const children = startOpeners(
+      program,
+      [0, 1, 2].map((n) => [directory, String(n)]),
     )
-    onTestFinished(async () => void (await Promise.all(children.map((child) => stopChild(child)))))
     const isDone = () => children.every((child) => /begun\n\d+\n/.test(child.stdout()))
     await expect.poll(isDone, { timeout: 20_000 }).toBe(true)
     const admitted = children.map((child) => Number(child.stdout().split('\n')[1]))

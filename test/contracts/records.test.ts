@@ -1,11 +1,12 @@
 import { rm, truncate, writeFile } from 'node:fs/promises'
 import { open } from 'lmdb'
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { LmdbRecords } from '../../stores/local/lmdb-records.ts'
 import { RedisConnection } from '../../stores/redis/redis-connection.ts'
 import { RedisRecords } from '../../stores/redis/redis-records.ts'
-import { type Child, startChild, stopChild } from '../support/child.ts'
+import type { Child } from '../support/child.ts'
 import { makeFolder, temporaryFolder } from '../support/folder.ts'
+import { startOpeners } from '../support/openers.ts'
 import { type RedisServer, startRedis } from '../support/redis.ts'
 import { describeRecords, record } from './records-contract.ts'
 
@@ -46,11 +47,11 @@ describe('LmdbRecords', () => {
     const directory = await temporaryFolder()
     const records = new LmdbRecords({ directory })
     await records.start()
-    const program = new URL('child-records.ts', import.meta.url).pathname
-    const children = [0, 1, 2].map((n) =>
-      startChild(process.execPath, ['--import', 'tsx', program, directory, String(n)]),
+    const program = new URL('child-records.ts', import.meta.url)
+    const children = startOpeners(
+      program,
+      [0, 1, 2].map((n) => [directory, String(n)]),
     )
-    onTestFinished(async () => void (await Promise.all(children.map((child) => stopChild(child)))))
     const hasPut = (child: Child) => child.stdout().includes('put')
     await expect.poll(() => children.every(hasPut), { timeout: 20_000 }).toBe(true)
     children[0]!.kill('SIGKILL')

@@ -123,6 +123,33 @@ describe('workers', () => {
     expect(said(fleet, 'a worker does not answer; it is killed')).toHaveLength(1)
   }, 120_000)
 
+  it('that are stopped while another one opens its files are killed, and all goes on', async () => {
+    const fleet = await startWorkers(3)
+    const stop = (pid: number) => {
+      onTestFinished(() => void (isRunning(pid) && process.kill(pid, 'SIGKILL')))
+      fleet.signalWorker(pid, 'SIGSTOP')
+    }
+    const done = await uploadMany(fleet, 'stopped beside an opening', {
+      uploads: 10,
+      bytes: 2 * MiB,
+      bytesPerSecond: MiB / 2,
+      faults: [
+        [
+          0.3,
+          async () => {
+            const [stopped, killed] = fleet.workersOf(0) as [number, number, number]
+            stop(stopped)
+            fleet.signalWorker(killed, 'SIGKILL')
+            await listening(fleet, 2)
+            expect(isRunning(stopped)).toBe(false)
+          },
+        ],
+      ],
+    })
+    await expectAllWell(fleet, done)
+    expect(said(fleet, 'a worker does not answer; it is killed')).toHaveLength(1)
+  }, 120_000)
+
   it('end with their primary when it is killed, and the next one has folder and port at once', async () => {
     const fleet = await startWorkers(3)
     const workers: number[] = []

@@ -16,6 +16,8 @@ export type Child = {
   output: () => string
   stdout: () => string
   kill: (signal: NodeJS.Signals) => void
+  /** Over the channel of one that was started with `hear`. */
+  say: (message: unknown) => void
 }
 
 const running = new Set<ChildProcess>()
@@ -28,17 +30,26 @@ process.on('exit', () => {
 export function startChild(
   command: string,
   args: string[],
-  options: { env?: NodeJS.ProcessEnv; cwd?: string; uid?: number; gid?: number } = {},
+  options: {
+    env?: NodeJS.ProcessEnv
+    cwd?: string
+    uid?: number
+    gid?: number
+    /** What a program of Node says to its parent. */
+    hear?: (message: unknown) => void
+  } = {},
 ): Child {
-  const child = spawn(command, args, { ...options, stdio: ['ignore', 'pipe', 'pipe'] })
+  const { hear, ...rest } = options
+  const child = spawn(command, args, { ...rest, stdio: ['ignore', 'pipe', 'pipe', hear ? 'ipc' : 'ignore'] })
   running.add(child)
+  if (hear) child.on('message', hear)
   let output = ''
   let stdout = ''
-  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+  child.stdout!.setEncoding('utf8').on('data', (text: string) => {
     output += text
     stdout += text
   })
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+  child.stderr!.setEncoding('utf8').on('data', (text: string) => {
     output += text
   })
 
@@ -62,6 +73,7 @@ export function startChild(
     output: () => output,
     stdout: () => stdout,
     kill: (signal) => void child.kill(signal),
+    say: (message) => void child.send(message as never, () => {}),
   }
 }
 
