@@ -5,16 +5,13 @@
 import http, { type IncomingMessage, type ServerResponse } from 'node:http'
 import type { Readable } from 'node:stream'
 import { Server } from '@tus/server'
-import { StoreError, type UploadRecord } from '../../stores/contracts.ts'
+import type { UploadRecord } from '../../stores/contracts.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
 import { Admission } from '../access/admission.ts'
 import type { Gate } from '../access/gate.ts'
 import { Refusal } from '../errors.ts'
 import { askForAccess } from '../hooks/access.ts'
-import { HookRefusal } from '../hooks/hook-refusal.ts'
-import { HookError } from '../hooks/hook-types.ts'
 import { Hooks } from '../hooks/hooks.ts'
-import { changed } from '../hooks/request-hooks.ts'
 import { storageOf } from '../hooks/storage.ts'
 import type { Visit } from '../plain/door.ts'
 import { PlainRoom } from '../plain/plain-room.ts'
@@ -33,11 +30,12 @@ import { audiencesOf } from './audiences.ts'
 import { BodyExchange } from './body-exchange.ts'
 import { countedClient, quotasOf } from './counted.ts'
 import { download, validatorHeaders } from './download.ts'
+import { ErrorAnswers } from './error-answers.ts'
 import { type Exchange, NodeExchange, type Reply, toWebResponse, WebExchange } from './exchange.ts'
 import { Lockers } from './lockers.ts'
 import { sendReply } from './send-reply.ts'
 import type { TidemarkServerOptions } from './server-options.ts'
-import { checkStatus, HookedRequest, hookRefusal } from './tus-hooks.ts'
+import { HookedRequest } from './tus-hooks.ts'
 import { typeRule } from './type-rules.ts'
 import { UploadUrls } from './upload-urls.ts'
 
@@ -46,6 +44,7 @@ export class TidemarkServer extends Server {
   readonly #options: TidemarkServerOptions
   readonly #abilities: Abilities
   readonly #urls: UploadUrls
+  readonly #errors: ErrorAnswers
   readonly #lockers: Lockers
   readonly #hooks: Hooks | undefined
   readonly #plain: PlainRoom | undefined
@@ -92,6 +91,7 @@ export class TidemarkServer extends Server {
       quotas: quotasOf(options),
     })
     this.#abilities = abilitiesOf(bytes, options)
+    this.#errors = new ErrorAnswers({ options, abilities: this.#abilities, urls: this.#urls })
     this.#plain = this.#plainRoom(options)
   }
 
@@ -152,7 +152,7 @@ export class TidemarkServer extends Server {
       await sendReply(req, res, reply, { facts: exchange.facts, isEnding: this.engine.isDraining })
     } catch (error) {
       // Routers do not wait for this promise: a rejection would end the process.
-      this.#onUnexpected(error, exchange.facts)
+      this.#errors.onUnexpected(error, exchange.facts)
       res.destroy()
     }
   }
@@ -198,7 +198,7 @@ export class TidemarkServer extends Server {
       const command = parseTus({ method, target, headers, trailers, idOfUrl }, this.#abilities)
       return await this.#run(command, exchange, admission)
     } catch (error) {
-      return { is: 'answer', ...(await this.#answerError(error, exchange, method)) }
+      return { is: 'answer', ...(await this.#errors.answer(error, exchange, method)) }
     }
   }
 
@@ -308,64 +308,8 @@ export class TidemarkServer extends Server {
     if (command.do !== 'create' && command.do !== 'append' && command.do !== 'concat') return answer
     if (command.do !== 'concat')
       facts.bytesReceived = mark.offset - (command.do === 'append' ? command.offset : 0)
-    if (!request.hasFinished || mark.state !== 'finished') return request.withFinishHook(answer)
-    let changed = answer
-    try {
-      changed = request.withFinishHook(answer)
-      return changed
-    } finally {
-      request.answer = changed
-      teller.tell('finished', outcome.record, request)
-    }
-  }
-
-  /**
-   * What was not expected is answered with 500, but not to HEAD: clients would begin again at byte 0, where they only
-   * have to ask once more.
-   */
-  async #answerError(error: unknown, exchange: Exchange, method: string): Promise<Answer> {
-    const { facts } = exchange
-    const fromHook = hookRefusal(error)
-    const unexpected = method === 'HEAD' ? 'busy' : 'internal'
-    const refusal =
-      error instanceof Refusal
-        ? error
-        : new Refusal(unexpected, { cause: error, ...(method === 'HEAD' && { retryAfterS: 1 }) })
-    facts.code = fromHook ? 'refused-by-hook' : refusal.code
-    facts.isFinished = refusal.isFinished
-    if (error !== refusal && !fromHook) this.#onUnexpected(error, facts)
-    // The client is told to try again; whoever runs the server is told why.
-    if (refusal.cause instanceof StoreError && ['damaged', 'io'].includes(refusal.cause.code))
-      facts.error = refusal.cause
-    if (refusal.cause instanceof HookError) facts.error = refusal.cause
-    const answer = this.#asHookSaid(refusal, fromHook, method)
-    if (refusal.createdId !== undefined)
-      answer.headers.Location = this.#urls.locationOf(refusal.createdId, exchange)
-    const { onResponseError } = this.#options
-    if (!onResponseError) return answer
-    try {
-      const ours = { status_code: answer.status, body: answer.body ?? '' }
-      const mapped = await onResponseError(exchange.request, error === refusal ? ours : (error as Error))
-      if (mapped) checkStatus(mapped.status_code)
-      return mapped ? { ...answer, status: mapped.status_code, body: mapped.body } : answer
-    } catch (error) {
-      this.#onUnexpected(error, facts)
-      return answer
-    }
-  }
-
-  /** A refusal in the words of who refused; but never in such that make who asks for an offset begin at byte 0. */
-  #asHookSaid(refusal: Refusal, fromHook: ReturnType<typeof hookRefusal>, method: string): Answer {
-    const ours = renderTus({ is: 'refused', refusal }, this.#abilities)
-    const said = refusal instanceof HookRefusal ? changed(ours, refusal.response) : { ...ours, ...fromHook }
-    if (method !== 'HEAD' || (said.status < 500 && said.status !== 429)) return said
-    const busy = new Refusal('busy', { retryAfterS: 1 })
-    return renderTus({ is: 'refused', refusal: busy }, this.#abilities)
-  }
-
-  #onUnexpected(error: unknown, facts: Exchange['facts']): void {
-    facts.error = error
-    this.#options.report?.({ is: 'request-failed', error })
+    if (mark.state !== 'finished') return request.withFinishHook(answer)
+    return request.conclude(answer, outcome.record, teller)
   }
 
   /** Where forms and plain files are received; undefined when nobody wants it, or the store can not find names. */
@@ -378,7 +322,7 @@ export class TidemarkServer extends Server {
       enter: (exchange, writes) => this.#enter(exchange, writes),
       locationOf: (id, exchange) => this.#urls.locationOf(id, exchange),
       download: (record, exchange, request) => this.#download(record, exchange, request),
-      answerError: (error, exchange, method) => this.#answerError(error, exchange, method),
+      answerError: (error, exchange, method) => this.#errors.answer(error, exchange, method),
     })
   }
 

@@ -15,6 +15,7 @@ import { RequestHooks, summaryOf } from '../hooks/request-hooks.ts'
 import { formatMetadata, type Metadata, maxMetadataBytes, parseMetadata } from '../protocol/metadata.ts'
 import { type Answer, methodOf } from '../protocol/tus.ts'
 import { newRecord } from '../uploads/rules.ts'
+import type { Teller } from '../uploads/teller.ts'
 import { type Asker, anybody, type UploadRequest } from '../uploads/upload-request.ts'
 import type { Exchange } from './exchange.ts'
 
@@ -206,6 +207,22 @@ export class HookedRequest implements UploadRequest {
     if (kind === 'created') tell(EVENTS.POST_CREATE, upload, this.#urlOf(upload.id))
     else if (kind === 'finished') tell(EVENTS.POST_FINISH, asResponse(this.answer), upload)
     else tell(EVENTS.POST_TERMINATE, asResponse(this.answer), upload.id)
+  }
+
+  /**
+   * The answer to who finished an upload, changed as the finish hook asked. The finish is told with it, and all the same
+   * where the hook asked for what no answer can carry, and this throws.
+   */
+  conclude(ours: Answer, record: UploadRecord, teller: Pick<Teller, 'tell'>): Answer {
+    if (!this.hasFinished) return this.withFinishHook(ours)
+    let changed = ours
+    try {
+      changed = this.withFinishHook(ours)
+      return changed
+    } finally {
+      this.answer = changed
+      teller.tell('finished', record, this)
+    }
   }
 
   /** The answer, changed as the finish hook asked. Throws when it asked for what no answer can carry. */

@@ -1,6 +1,7 @@
 /** What the plain doors need of the server that they belong to. */
 import type { Readable } from 'node:stream'
 import type { UploadRecord } from '../../stores/contracts.ts'
+import type { Refusal } from '../errors.ts'
 import type { Exchange, Reply } from '../host/exchange.ts'
 import type { HookedRequest } from '../host/tus-hooks.ts'
 import type { CorsOptions } from '../protocol/cors.ts'
@@ -32,15 +33,17 @@ export interface Visit {
   allow(request: HookedRequest, command: Command): Promise<void>
 }
 
-/** Tells that an upload was finished, and lets the finish hook change the answer. */
-export function conclude(door: Door, request: HookedRequest, record: UploadRecord, answer: Answer): Answer {
-  if (!request.hasFinished) return request.withFinishHook(answer)
-  let changed = answer
-  try {
-    changed = request.withFinishHook(answer)
-    return changed
-  } finally {
-    request.answer = changed
-    door.engine.teller.tell('finished', record, request)
-  }
+/** Finishes an upload as it stands, whose length is known since the end of its body was seen. Fails with what kept it open. */
+export async function finishAsItStands(
+  { engine }: Door,
+  { head, mark }: UploadRecord,
+  request: HookedRequest,
+  whyStopped: () => Refusal,
+): Promise<UploadRecord> {
+  const { offset } = mark
+  const nothing = { contentLength: 0, checksum: undefined }
+  const command = { do: 'append', id: head.id, offset, length: offset, ...nothing } as const
+  const outcome = await engine.append(command, request)
+  if (outcome.is === 'appended') return outcome.record
+  throw outcome.is === 'refused' ? outcome.refusal : whyStopped()
 }

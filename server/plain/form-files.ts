@@ -9,7 +9,7 @@ import { Refusal } from '../errors.ts'
 import type { HookedRequest } from '../host/tus-hooks.ts'
 import type { Outcome } from '../protocol/messages.ts'
 import { metadataOf } from '../protocol/plain.ts'
-import type { Door, Visit } from './door.ts'
+import { type Door, finishAsItStands, type Visit } from './door.ts'
 import type { FormFile } from './form-reader.ts'
 import { compareWithKept, mostKept, type Overlap } from './kept-files.ts'
 import { keyOfName, type NamedUploads } from './named-uploads.ts'
@@ -56,7 +56,9 @@ export class FormFiles {
       if (outcome?.is !== 'created' && outcome?.is !== 'appended') return { is: 'unfinished' }
       const { record } = outcome
       if (!file.isWhole || record.mark.offset !== file.size) return { is: 'unfinished' }
-      const finished = record.mark.state === 'finished' ? record : await this.#finish(record, request)
+      const stopped = () => new Refusal('unavailable', { retryAfterS: 1 })
+      const isFinished = record.mark.state === 'finished'
+      const finished = isFinished ? record : await finishAsItStands(this.#door, record, request, stopped)
       await this.#uploads.forget(key, finished.head.id)
       return { is: 'stored', record: finished, request, sha256: file.sha256() }
     } finally {
@@ -100,16 +102,6 @@ export class FormFiles {
     } as const
     await visit.allow(request, create)
     return this.#door.engine.create(create, request)
-  }
-
-  /** The length is known when the end was seen. */
-  async #finish({ head, mark }: UploadRecord, request: HookedRequest): Promise<UploadRecord> {
-    const { offset } = mark
-    const nothing = { contentLength: 0, checksum: undefined }
-    const command = { do: 'append', id: head.id, offset, length: offset, ...nothing } as const
-    const outcome = await this.#door.engine.append(command, request)
-    if (outcome.is === 'appended') return outcome.record
-    throw outcome.is === 'refused' ? outcome.refusal : new Refusal('unavailable', { retryAfterS: 1 })
   }
 }
 

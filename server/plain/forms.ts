@@ -5,7 +5,7 @@ import { corsHeaders } from '../protocol/cors.ts'
 import { keyOf } from '../protocol/plain.ts'
 import type { Answer, RequestHeaders } from '../protocol/tus.ts'
 import { notAnyMore } from '../uploads/outcomes.ts'
-import { conclude, type Door, type Visit } from './door.ts'
+import type { Door, Visit } from './door.ts'
 import { FormFiles, type StoredFile } from './form-files.ts'
 import { type FormFile, FormReader } from './form-reader.ts'
 import type { NamedUploads } from './named-uploads.ts'
@@ -103,7 +103,7 @@ class StoredFiles {
     const file = this.#last
     if (file === undefined) return whole
     this.#last = undefined
-    const changed = conclude(this.#door, file.request, file.record, whole)
+    const changed = file.request.conclude(whole, file.record, this.#door.engine.teller)
     return this.words.length > 1 ? { ...whole, headers: changed.headers } : changed
   }
 }

@@ -11,7 +11,7 @@ import type { HookedRequest } from '../host/tus-hooks.ts'
 import type { Outcome } from '../protocol/messages.ts'
 import { type ContentRange, metadataOf, type PutCommand } from '../protocol/plain.ts'
 import { notAnyMore } from '../uploads/outcomes.ts'
-import { conclude, type Door, type Visit } from './door.ts'
+import { type Door, finishAsItStands, type Visit } from './door.ts'
 import { keyOfName, type NamedUploads } from './named-uploads.ts'
 
 export class Puts {
@@ -54,7 +54,7 @@ export class Puts {
       if (range && offset !== range.last + 1) throw new Refusal('body-cut', { offset })
       // Somebody who said no size has sent all of it when the body ends; who sends ranges has not said so yet.
       if (range) return this.#answer(record, command, exchange, { status: 202 })
-      record = await this.#finish(record, request)
+      record = await finishAsItStands(this.#door, record, request, () => this.#stopped(offset, request))
     }
     await this.#uploads.tidy(key, request.asker)
     const status = before.finished === undefined ? 201 : 200
@@ -172,15 +172,6 @@ export class Puts {
     return outcome
   }
 
-  async #finish({ head, mark }: UploadRecord, request: HookedRequest): Promise<UploadRecord> {
-    const { offset } = mark
-    const nothing = { contentLength: 0, checksum: undefined }
-    const command = { do: 'append', id: head.id, offset, length: offset, ...nothing } as const
-    const outcome = await this.#door.engine.append(command, request)
-    if (outcome.is === 'appended') return outcome.record
-    throw outcome.is === 'refused' ? outcome.refusal : this.#stopped(offset, request)
-  }
-
   /** The token was taken back, this server is being stopped, or somebody else wants the upload; what came is kept. */
   #stopped(offset: number, request: HookedRequest): Refusal {
     if (!request.mayGoOn()) return notAnyMore(offset)
@@ -227,7 +218,8 @@ export class Puts {
       'Content-Type': 'application/json; charset=utf-8',
     }
     const answer = { status, headers, body: `${JSON.stringify(words)}\n` }
-    return { is: 'answer', ...(request ? conclude(this.#door, request, record, answer) : answer) }
+    const { teller } = this.#door.engine
+    return { is: 'answer', ...(request ? request.conclude(answer, record, teller) : answer) }
   }
 }
 
