@@ -47,6 +47,9 @@ export interface AppenderParts {
   readonly onClose: (appender: FileAppender) => void
 }
 
+/** One generation of an upload, open for its writer. */
+export type OpenUpload = Pick<AppenderParts, 'head' | 'slot' | 'mark' | 'data' | 'rewound'>
+
 export class FileAppender implements Appender {
   readonly #parts: AppenderParts
   #slot: Slot
@@ -308,6 +311,11 @@ export class FileAppender implements Appender {
       cause: this.#failedSync,
     })
   }
+}
+
+/** Said of an upload whose storage holds less than its mark said. */
+export function rewind(from: number, to: number): { from: number; to: number } | undefined {
+  return to < from ? { from, to } : undefined
 }
 
 /** The record that a mark stands for. */

@@ -17,7 +17,7 @@ import {
 import type { Meter } from '../meter.ts'
 import { linkFrom } from './adoption.ts'
 import { checkFolder, createMark } from './create-mark.ts'
-import { type Durability, FileAppender, recordOf } from './file-appender.ts'
+import { type Durability, FileAppender, type OpenUpload, recordOf, rewind } from './file-appender.ts'
 import { FileConcatenation } from './file-concatenation.ts'
 import { FileLayout, ownId } from './file-layout.ts'
 import { FileNames } from './file-names.ts'
@@ -41,9 +41,9 @@ import { type Pace, quickFiles } from './quick-files.ts'
 import { readBytes } from './read-bytes.ts'
 import { failUnless, Removal } from './removal.ts'
 import { removeOrphans } from './remove-orphans.ts'
-import { Claims, copyKept, syncCopy } from './take-over.ts'
+import { Claims, takeOver } from './take-over.ts'
 import { writeWholeUpload } from './whole-upload.ts'
-import { isOfEarlierBoot, isWriterGone, newWriter, nextSlot } from './writer.ts'
+import { afterReboot, isWriterGone, newWriter, nextSlot } from './writer.ts'
 
 export interface FileBytesOptions {
   readonly directory: string
@@ -167,7 +167,8 @@ export class FileBytes implements ByteStore {
   async look(id: string): Promise<UploadRecord | undefined> {
     if (!FileLayout.isValidId(id)) return undefined
     const current = await readMarks(this.#fileSystem, this.layout, id)
-    if (current !== undefined) return recordOf(this.layout, current.head, this.#afterReboot(current.slot))
+    if (current !== undefined)
+      return recordOf(this.layout, current.head, afterReboot(current.slot, this.#isOnNetwork))
     await checkFolder(this.#fileSystem, this.layout)
     return undefined
   }
@@ -211,8 +212,7 @@ export class FileBytes implements ByteStore {
   async linkFrom(upload: UploadRecord, source: UploadRecord): Promise<Adoption | undefined> {
     const { id } = upload.head
     const supersede = () => this.#writing.get(id)?.supersede()
-    const [durability, isOnNetwork] = [this.#durability, this.#isOnNetwork]
-    return linkFrom({ ...this.#files, supersede, durability, isOnNetwork }, upload, source)
+    return linkFrom({ ...this.#files, supersede }, upload, source)
   }
 
   read(record: UploadRecord, start: number, end: number): Promise<Readable> {
@@ -279,7 +279,7 @@ export class FileBytes implements ByteStore {
         const [isLast] = await Promise.all([this.#isStillLast(current, mark), opening.close()])
         if (!isLast) throw new StoreError('superseded', 'another writer was faster')
       }
-      const kept = this.#afterReboot(current.slot)
+      const kept = afterReboot(current.slot, this.#isOnNetwork)
       data = await this.#openData(current)
       const { size } = await data.stat()
       const offset = Math.min(kept.offset, size)
@@ -319,75 +319,25 @@ export class FileBytes implements ByteStore {
     if (await isOver) throw new StoreError('superseded', 'another writer has taken this upload over')
   }
 
-  /**
-   * The last writer may be alive but silent: it gets to keep its files, and what it was acknowledged for is copied into
-   * new ones. The claim comes first, the mark is read after it; the other side writes its mark first and looks for
-   * claims after it. So either its mark is seen here, or it sees the claim.
-   */
+  /** The last writer may be alive but silent: it gets to keep its files. */
   async #openNextGeneration(id: string, seen: Current, isHeld: () => boolean): Promise<Appender | undefined> {
     failUnless(isHeld)
     this.#writing.get(id)?.supersede()
-    const { mark, generation } = await this.#claims.take(id, seen.highest)
-    const target = this.layout.data(id, generation)
-    let data: OpenFile | undefined
-    let isPublished = false
-    try {
-      await mark.fill(seen.head, undefined)
-      const current = await copyKept(this.#fileSystem, this.layout, id, generation)
-      if (current === undefined) {
-        await mark.close()
-        return undefined
-      }
-      const { slot: before, head } = current
-      const kept = this.#afterReboot(before)
-      data = await this.#fileSystem.open(target, 'r+').catch((error: unknown) => {
-        if (errnoOf(error) !== 'ENOENT') throw error
-        throw new StoreError('superseded', 'another writer has taken this upload over, or removed it')
-      })
-      const { size } = await data.stat()
-      const offset = Math.min(kept.offset, size)
-      if (size > offset) await data.truncate(offset)
-      const isSynced =
-        this.#durability === 'checkpoint' || (this.#durability !== 'none' && kept.syncedOffset > 0)
-      if (this.#durability !== 'none')
-        await syncCopy(this.#fileSystem, this.layout, id, isSynced ? [data, mark] : [])
-      const slot = this.#slot({ ...kept, generation, offset, syncedOffset: isSynced ? offset : 0 })
-      failUnless(isHeld)
-      isPublished = true
-      await mark.write(slot)
-      if (isSynced) await mark.sync()
-      if (!(await mark.isLinked())) {
-        await tryToRemove(this.#fileSystem, target)
-        throw new StoreError('superseded', 'the upload was removed meanwhile')
-      }
-      // What cannot be removed now the sweep will find; the take-over stands.
-      for (let old = 0; old < generation; old++) {
-        await withdraw(this.layout, head, old).catch(() => undefined)
-        await tryToRemove(this.#fileSystem, this.layout.data(id, old))
-      }
-      return this.#hold({ head, slot, mark, data, rewound: rewind(before.offset, offset) })
-    } catch (error) {
-      await Promise.allSettled([mark.close(), data?.close()])
-      // Once the mark may be there its bytes must be.
-      if (!isPublished) {
-        await tryToRemove(this.#fileSystem, target)
-        this.#claims.giveBack(id, generation)
-      }
-      throw asStoreError(error, 'take an upload over')
+    const taken = await takeOver(this.#files, id, seen, isHeld)
+    return taken && this.#hold(taken)
+  }
+
+  /** What those need who take over, link and remove. */
+  get #files() {
+    return {
+      ...{ fileSystem: this.#fileSystem, layout: this.layout, claims: this.#claims },
+      ...{ writer: this.#writer, now: this.#now },
+      ...{ durability: this.#durability, isOnNetwork: this.#isOnNetwork },
     }
   }
 
-  get #files() {
-    const [fileSystem, layout, claims] = [this.#fileSystem, this.layout, this.#claims]
-    return { fileSystem, layout, claims, writer: this.#writer, now: this.#now }
-  }
-
   #removal(): Removal {
-    return new Removal({
-      ...this.#files,
-      isSynced: this.#durability !== 'none',
-      isOnNetwork: this.#isOnNetwork,
-    })
+    return new Removal({ ...this.#files, isSynced: this.#durability !== 'none' })
   }
 
   /** Opens the bytes for writing; a file that the disk lost is made again, and its mark is then set back to 0. */
@@ -404,13 +354,7 @@ export class FileBytes implements ByteStore {
     return this.#fileSystem.open(file, constants.O_RDWR | constants.O_CREAT)
   }
 
-  #hold(parts: {
-    head: UploadHead
-    slot: Slot
-    mark: MarkFile
-    data: OpenFile
-    rewound?: { from: number; to: number } | undefined
-  }): FileAppender {
+  #hold(parts: OpenUpload): FileAppender {
     const { id } = parts.head
     const appender = new FileAppender({
       ...parts,
@@ -435,17 +379,4 @@ export class FileBytes implements ByteStore {
   #slot(from: Parameters<typeof nextSlot>[1], length = from.length): Slot {
     return nextSlot(this.#writer, from, length)
   }
-
-  /**
-   * After the machine was started again only what was synced is certain; the size of a file says nothing. Another
-   * machine's boot says nothing about the storage of a network file system.
-   */
-  #afterReboot(slot: Slot): Slot {
-    if (slot.state !== 'open' || this.#isOnNetwork || !isOfEarlierBoot(slot.writer)) return slot
-    return { ...slot, offset: Math.min(slot.offset, slot.syncedOffset) }
-  }
-}
-
-function rewind(from: number, to: number): { from: number; to: number } | undefined {
-  return to < from ? { from, to } : undefined
 }

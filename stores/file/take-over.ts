@@ -4,6 +4,7 @@
  */
 import { constants } from 'node:fs'
 import { StoreError } from '../contracts.ts'
+import { type Durability, type OpenUpload, rewind } from './file-appender.ts'
 import { type FileLayout, ownId } from './file-layout.ts'
 import {
   asStoreError,
@@ -17,6 +18,9 @@ import {
 } from './file-system.ts'
 import { type Current, readMarks } from './mark-chain.ts'
 import { MarkFile } from './mark-file.ts'
+import { withdraw } from './published.ts'
+import { failUnless } from './removal.ts'
+import { afterReboot, nextSlot } from './writer.ts'
 
 export interface Claim {
   readonly mark: MarkFile
@@ -70,11 +74,81 @@ export class Claims {
   }
 }
 
+export interface TakeOverParts {
+  readonly fileSystem: FileSystem
+  readonly layout: FileLayout
+  readonly claims: Claims
+  /** Who takes over. */
+  readonly writer: string
+  readonly durability: Durability
+  readonly isOnNetwork: boolean
+}
+
+/**
+ * Makes the next generation of an upload whose last writer may be alive. The claim comes first, the mark is read after it;
+ * the other side writes its mark first and looks for claims after it. So either its mark is seen here, or it sees the
+ * claim. Undefined when there is nothing to go on with.
+ */
+export async function takeOver(
+  { fileSystem, layout, claims, writer, durability, isOnNetwork }: TakeOverParts,
+  id: string,
+  seen: Current,
+  isHeld: () => boolean,
+): Promise<OpenUpload | undefined> {
+  const { mark, generation } = await claims.take(id, seen.highest)
+  const target = layout.data(id, generation)
+  let data: OpenFile | undefined
+  let isPublished = false
+  try {
+    await mark.fill(seen.head, undefined)
+    const current = await copyKept(fileSystem, layout, id, generation)
+    if (current === undefined) {
+      await mark.close()
+      return undefined
+    }
+    const { slot: before, head } = current
+    const kept = afterReboot(before, isOnNetwork)
+    data = await fileSystem.open(target, 'r+').catch((error: unknown) => {
+      if (errnoOf(error) !== 'ENOENT') throw error
+      throw new StoreError('superseded', 'another writer has taken this upload over, or removed it')
+    })
+    const { size } = await data.stat()
+    const offset = Math.min(kept.offset, size)
+    if (size > offset) await data.truncate(offset)
+    const isSynced = durability === 'checkpoint' || (durability !== 'none' && kept.syncedOffset > 0)
+    if (durability !== 'none') await syncCopy(fileSystem, layout, id, isSynced ? [data, mark] : [])
+    const changed = { ...kept, generation, offset, syncedOffset: isSynced ? offset : 0 }
+    const slot = nextSlot(writer, changed, kept.length)
+    failUnless(isHeld)
+    isPublished = true
+    await mark.write(slot)
+    if (isSynced) await mark.sync()
+    if (!(await mark.isLinked())) {
+      await tryToRemove(fileSystem, target)
+      throw new StoreError('superseded', 'the upload was removed meanwhile')
+    }
+    // What cannot be removed now the sweep will find; the take-over stands.
+    for (let old = 0; old < generation; old++) {
+      await withdraw(layout, head, old).catch(() => undefined)
+      await tryToRemove(fileSystem, layout.data(id, old))
+    }
+    return { head, slot, mark, data, rewound: rewind(before.offset, offset) }
+  } catch (error) {
+    await Promise.allSettled([mark.close(), data?.close()])
+    // Once the mark may be there its bytes must be.
+    if (!isPublished) {
+      await tryToRemove(fileSystem, target)
+      claims.giveBack(id, generation)
+    }
+    throw asStoreError(error, 'take an upload over')
+  }
+}
+
 /**
  * Copies what counts into the file of a claimed generation, again when the mark moved meanwhile: the other writer can
  * move it once more, and may even finish. Undefined when there is nothing to go on with.
  */
-export async function copyKept(
+async function copyKept(
   fileSystem: FileSystem,
   layout: FileLayout,
   id: string,
@@ -117,7 +191,7 @@ async function copy(fileSystem: FileSystem, source: string, target: string): Pro
  * loss that left this generation and took an earlier one would hide it, until a later take-over closes the gap and shows it
  * again.
  */
-export async function syncCopy(
+async function syncCopy(
   fileSystem: FileSystem,
   layout: FileLayout,
   id: string,

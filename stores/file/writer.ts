@@ -23,6 +23,15 @@ export function isOfEarlierBoot(writer: string): boolean {
   return identity !== undefined && identity.bootId !== ownIdentity().bootId
 }
 
+/**
+ * What is left of an upload for certain: after the machine was started again only what was synced, whatever the size of
+ * the file says. Another machine's boot says nothing about the storage of a network file system.
+ */
+export function afterReboot(slot: Slot, isOnNetwork: boolean): Slot {
+  if (slot.state !== 'open' || isOnNetwork || !isOfEarlierBoot(slot.writer)) return slot
+  return { ...slot, offset: Math.min(slot.offset, slot.syncedOffset) }
+}
+
 /** The slot after another one, of an upload that `writer` writes to. */
 export function nextSlot(
   writer: string,
