@@ -22,6 +22,7 @@ import { asLockOrNothing, eventsLock } from './hidden-locks.ts'
 import { isPart } from './kin.ts'
 import { newRecord } from './rules.ts'
 import { Slots } from './slots.ts'
+import { truthOf } from './truth.ts'
 import type { UploadRequest } from './upload-request.ts'
 
 export interface TellerOptions {
@@ -257,31 +258,12 @@ export class Teller {
       const note = await this.#outbox!.get(eventIdOf(kind, record))
       if (note === undefined) continue
       const { event } = note
-      const truth = this.#isDue(note) ? await this.#truthOf(note) : 'open'
+      const truth = this.#isDue(note) ? await truthOf(note, this.#options.bytes) : 'open'
       if (truth === 'never') await this.#outbox!.remove(event.id)
       else if (truth === 'open') {
         this.#lookAt.set(event.id, Math.max(note.notBefore, this.#now() + lookAgainMs))
         return
       } else if (!(await this.#tellAll(note, undefined))) return
-    }
-  }
-
-  /** `open`: not yet, but it may become true. */
-  async #truthOf({ event, isTrue }: Note): Promise<'true' | 'open' | 'never'> {
-    if (isTrue) return 'true'
-    const { head } = event.record
-    const seen = await this.#options.bytes.look(head.id)
-    const isThere = seen !== undefined && seen.head.createdAt === head.createdAt
-    const state = isThere ? seen.mark.state : 'terminated'
-    switch (event.kind) {
-      case 'created':
-        if (state !== 'terminated') return 'true'
-        return (await this.#outbox!.get(eventIdOf('terminated', event.record))) ? 'true' : 'never'
-      case 'finished':
-        if (state === 'open') return 'open'
-        return state === 'finished' ? 'true' : 'never'
-      case 'terminated':
-        return state === 'terminated' ? 'true' : 'open'
     }
   }
 
