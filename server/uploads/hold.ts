@@ -11,6 +11,7 @@ import type { TellerEvent } from './audience.ts'
 import { type Ended, Receiver, type ReceiverOptions, type StopReason } from './byte-path.ts'
 import { type RunningDigest, startDigest } from './digest.ts'
 import type { EngineSettings } from './engine.ts'
+import { type Filled, type FillPlan, lengthOf, mayReachEnd } from './fill-plan.ts'
 import { isPart } from './kin.ts'
 import type { Pulse } from './pulse.ts'
 import type { QuotaRoom } from './quota-room.ts'
@@ -31,27 +32,6 @@ export type EngineEvent =
   | { readonly is: 'sweep-failed'; readonly error: unknown }
   | QuotaEvent
   | TellerEvent
-
-export interface FillPlan {
-  readonly offset: number
-  readonly length: number | undefined
-  /** Where the body must end while the length is not known. */
-  readonly maxBytes: number
-  readonly hasBody: boolean
-  /** Bytes of the body when its length is known. */
-  readonly contentLength?: number | undefined
-  /** What the body must hash to; until it is known to, nothing of it counts. */
-  readonly checksum: ExpectedChecksum | undefined
-}
-
-/**
- * How a body ended, and what is kept of the upload now. After `overflow` nothing of the body is, and nothing of one with
- * a checksum that did not end as `complete`.
- */
-export interface Filled {
-  readonly why: 'complete' | 'overflow' | 'client-gone' | 'idle' | 'displaced' | 'drain' | 'unauthorized'
-  readonly record: UploadRecord
-}
 
 /** What holds share: the parts of the engine that they need. */
 export interface HoldContext {
@@ -381,14 +361,6 @@ function writeWithin(room: QuotaRoom, appender: Appender): Appender['write'] {
     await room.reserveAhead(buffers.reduce((end, { byteLength }) => end + byteLength, position))
     await appender.write(buffers, position)
   }
-}
-
-function lengthOf(plan: FillPlan): { length?: number } {
-  return plan.length === undefined ? {} : { length: plan.length }
-}
-
-function mayReachEnd({ offset, length, contentLength }: FillPlan): boolean {
-  return length !== undefined && (contentLength === undefined || offset + contentLength === length)
 }
 
 /** Nothing, where nothing is hashed. */

@@ -2,7 +2,7 @@
 import { LockError, StoreError } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
 import type { Outcome } from '../protocol/messages.ts'
-import type { Filled } from './hold.ts'
+import type { Filled } from './fill-plan.ts'
 import { type Expiry, expiresAt } from './rules.ts'
 
 /** Passing conditions are told to go away soon. */
