@@ -1,36 +1,8 @@
 import { createServer } from 'node:net'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { ownFolder, rawConnection, startProcess } from './process.ts'
+import { describe, expect, it } from 'vitest'
+import { neverEnds, processes, rawConnection, slowUpload } from './process.ts'
 
-let folder: Awaited<ReturnType<typeof ownFolder>>
-let started: ReturnType<typeof startProcess>[]
-
-beforeEach(async () => {
-  folder = await ownFolder()
-  started = []
-})
-afterEach(async () => {
-  await Promise.all(started.map((one) => one.stop()))
-  await folder.remove()
-})
-
-function start(args: string[] = [], options?: { nodeArgs: readonly string[] }) {
-  return startBare(['--host=127.0.0.1', '--port=0', `--upload-dir=${folder.path}/data`, ...args], options)
-}
-
-function startBare(args: string[], options?: { nodeArgs: readonly string[] }) {
-  const one = startProcess(args, options)
-  started.push(one)
-  return one
-}
-
-/** A server that never says that it is closed. */
-const neverEnds = {
-  nodeArgs: [
-    '--import',
-    'data:text/javascript,import { Server } from "node:http"; Server.prototype.close = function () { return this }',
-  ],
-}
+const { folder, start, startBare } = processes()
 
 /** Once it is told to, it gets two signals while a thread is about to ask for what it shall commit. */
 const endsWithinACommit = {
@@ -146,7 +118,7 @@ describe('a start that can not be', () => {
 describe('a process that is told to end', () => {
   it('stops a slow upload, answers it with what was kept, and ends with 0', async () => {
     const server = start()
-    const { upload } = await slowUpload(await server.port())
+    const upload = await slowUpload(await server.port())
     server.signal('SIGTERM')
     const answer = await upload.until('Upload-Offset: 11')
     expect(answer).toContain('HTTP/1.1 204')
@@ -224,20 +196,3 @@ describe('a process that is told to end', () => {
     expect((await second.exited).code).toBe(0)
   })
 })
-
-/** An upload of which the first bytes were sent, and no more come. */
-async function slowUpload(port: number) {
-  const created = await fetch(`http://127.0.0.1:${port}/files/`, {
-    method: 'POST',
-    headers: { 'Tus-Resumable': '1.0.0', 'Upload-Length': '1000' },
-  })
-  const pathname = created.headers.get('location')!
-  const upload = await rawConnection(port)
-  upload.send(
-    `PATCH ${pathname} HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\nContent-Length: 1000\r\n` +
-      'Content-Type: application/offset+octet-stream\r\nExpect: 100-continue\r\n\r\n',
-  )
-  await upload.until('100 Continue')
-  upload.send('first bytes')
-  return { upload }
-}

@@ -1,16 +1,50 @@
 /** Tidemark as a process of its own, and plain sockets to talk to servers with. */
 import { spawn } from 'node:child_process'
-import { mkdtemp, rm } from 'node:fs/promises'
 import { connect } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { afterEach, beforeEach } from 'vitest'
+import { makeFolder } from '../support/folder.ts'
 
 const main = fileURLToPath(new URL('../../server/main.ts', import.meta.url))
 
-export async function ownFolder(): Promise<{ path: string; remove: () => Promise<void> }> {
-  const path = await mkdtemp(join(tmpdir(), 'tidemark-host-'))
-  return { path, remove: () => rm(path, { recursive: true, force: true }) }
+/** A server that never says that it is closed. */
+export const neverEnds = {
+  nodeArgs: [
+    '--import',
+    'data:text/javascript,import { Server } from "node:http"; Server.prototype.close = function () { return this }',
+  ],
+}
+
+/** For the tests of one file: each has a folder, and its processes end with it. `always` is said to all of them. */
+export function processes(always: readonly string[] = []) {
+  let own: Awaited<ReturnType<typeof makeFolder>>
+  let started: ReturnType<typeof startProcess>[]
+  beforeEach(async () => {
+    own = await makeFolder()
+    started = []
+  })
+  afterEach(async () => {
+    await Promise.all(started.map((one) => one.stop()))
+    await own.remove()
+  })
+
+  function endsWithTest(one: ReturnType<typeof startProcess>) {
+    started.push(one)
+    return one
+  }
+  function startBare(args: readonly string[], options?: { nodeArgs: readonly string[] }) {
+    return endsWithTest(startProcess([...always, ...args], options))
+  }
+  /** On a free port, and with the folder of the test. */
+  function start(args: readonly string[] = [], options?: { nodeArgs: readonly string[] }) {
+    return startBare(['--host=127.0.0.1', '--port=0', `--upload-dir=${own.path}/data`, ...args], options)
+  }
+  const folder = {
+    get path() {
+      return own.path
+    },
+  }
+  return { folder, start, startBare, endsWithTest }
 }
 
 export function startProcess(args: readonly string[], { nodeArgs = [] as readonly string[] } = {}) {
@@ -87,4 +121,21 @@ export async function rawConnection(port: number) {
         closed.then(() => reject(new Error(`closed before ${JSON.stringify(text)} came: ${received}`)))
       }),
   }
+}
+
+/** An upload of which the first bytes were sent, and no more come. */
+export async function slowUpload(port: number) {
+  const created = await fetch(`http://127.0.0.1:${port}/files/`, {
+    method: 'POST',
+    headers: { 'Tus-Resumable': '1.0.0', 'Upload-Length': '1000', Connection: 'close' },
+  })
+  const pathname = created.headers.get('location')!
+  const upload = await rawConnection(port)
+  upload.send(
+    `PATCH ${pathname} HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\nContent-Length: 1000\r\n` +
+      'Content-Type: application/offset+octet-stream\r\nExpect: 100-continue\r\n\r\n',
+  )
+  await upload.until('100 Continue')
+  upload.send('first bytes')
+  return upload
 }

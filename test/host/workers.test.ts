@@ -4,39 +4,11 @@ import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { childrenOf, isRunning } from '../support/child.ts'
-import { ownFolder, rawConnection, startProcess } from './process.ts'
+import { neverEnds, processes, slowUpload, startProcess } from './process.ts'
 
-let folder: Awaited<ReturnType<typeof ownFolder>>
-let started: ReturnType<typeof startProcess>[]
-
-beforeEach(async () => {
-  folder = await ownFolder()
-  started = []
-})
-afterEach(async () => {
-  await Promise.all(started.map((one) => one.stop()))
-  await folder.remove()
-})
-
-function start(args: string[] = [], options?: { nodeArgs: readonly string[] }) {
-  return startBare(['--host=127.0.0.1', '--port=0', `--upload-dir=${folder.path}/data`, ...args], options)
-}
-
-function startBare(args: string[], options?: { nodeArgs: readonly string[] }) {
-  const one = startProcess(['--workers=2', ...args], options)
-  started.push(one)
-  return one
-}
-
-/** A server that never says that it is closed. */
-const neverEnds = {
-  nodeArgs: [
-    '--import',
-    'data:text/javascript,import { Server } from "node:http"; Server.prototype.close = function () { return this }',
-  ],
-}
+const { folder, start, startBare, endsWithTest } = processes(['--workers=2'])
 const isReplacement = (line: Record<string, unknown>) => line.msg === 'the worker listens'
 
 describe('a start of workers that can not be', () => {
@@ -50,13 +22,14 @@ describe('a start of workers that can not be', () => {
     const first = start()
     await first.port()
     for (const workers of ['2', '1']) {
-      const second = startProcess([
-        `--workers=${workers}`,
-        '--host=127.0.0.1',
-        '--port=0',
-        `--upload-dir=${folder.path}/data`,
-      ])
-      started.push(second)
+      const second = endsWithTest(
+        startProcess([
+          `--workers=${workers}`,
+          '--host=127.0.0.1',
+          '--port=0',
+          `--upload-dir=${folder.path}/data`,
+        ]),
+      )
       const end = await second.exited
       expect(end).toMatchObject({ code: 1, stdout: '' })
       expect(end.stderr).toMatch(
@@ -200,20 +173,3 @@ describe('a worker', () => {
     expect(pauses).toEqual([100, 200, 400])
   })
 })
-
-/** An upload of which the first bytes were sent, and no more come. */
-async function slowUpload(port: number) {
-  const created = await fetch(`http://127.0.0.1:${port}/files/`, {
-    method: 'POST',
-    headers: { 'Tus-Resumable': '1.0.0', 'Upload-Length': '1000', Connection: 'close' },
-  })
-  const pathname = created.headers.get('location')!
-  const upload = await rawConnection(port)
-  upload.send(
-    `PATCH ${pathname} HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\nContent-Length: 1000\r\n` +
-      'Content-Type: application/offset+octet-stream\r\nExpect: 100-continue\r\n\r\n',
-  )
-  await upload.until('100 Continue')
-  upload.send('first bytes')
-  return upload
-}
