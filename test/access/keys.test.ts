@@ -2,8 +2,8 @@
 import { expect, it } from 'vitest'
 import { JwtGate } from '../../server/access/jwt-gate.ts'
 import { type RemoteKeysOptions, remoteKeys } from '../../server/access/jwt-keys.ts'
-import { bytesAt, startSite } from '../protocol/exchange.ts'
-import { as, KeyServer, signer } from './support.ts'
+import { startSite } from '../protocol/exchange.ts'
+import { as, beginAppend, KeyServer, signer } from './support.ts'
 
 async function siteWith(server: KeyServer, more: Partial<RemoteKeysOptions> = {}) {
   const away: unknown[] = []
@@ -81,12 +81,7 @@ it('finishes what a known key began, also when the server of keys goes away mean
   const { site } = await siteWith(server)
   const token = await good.sign()
   const url = await site.create(3, as(token))
-  const sending = site.open(
-    'PATCH',
-    url,
-    as(token, bytesAt(0, { 'Content-Length': 3, Expect: '100-continue' })),
-  )
-  await sending.continued
+  const sending = await beginAppend(site, url, token, 3)
   server.isAway = true
   sending.write('abc')
   expect((await sending.answer).status).toBe(204)

@@ -2,7 +2,7 @@
 import { expect, it } from 'vitest'
 import { type Answer, bytesAt, bytesType, type Headers, pathOf, type Site } from '../protocol/exchange.ts'
 import { request as requestOfNobody } from '../support/engine.ts'
-import { as, startTokenSite } from './support.ts'
+import { as, beginAppend, startTokenSite } from './support.ts'
 
 /** Every way to ask for one upload. */
 const ways: Readonly<Record<string, (site: Site, url: string, headers: Headers) => Promise<Answer>>> = {
@@ -86,12 +86,7 @@ it('is not taken in by other ways to write an id', async () => {
 it('does not disturb who sends, when somebody else asks', async () => {
   const { site, ann, bob } = await startTokenSite()
   const url = await site.create(6, as(ann))
-  const sending = site.open(
-    'PATCH',
-    url,
-    as(ann, bytesAt(0, { 'Content-Length': 6, Expect: '100-continue' })),
-  )
-  await sending.continued
+  const sending = await beginAppend(site, url, ann, 6)
   sending.write('abc')
   for (const ask of Object.values(ways)) expect((await ask(site, url, as(bob))).status).toBe(404)
   sending.write('def')

@@ -6,7 +6,7 @@ import { Receiver } from '../hooks/receiver.ts'
 import { form, formType, part, partHead } from '../plain/form.ts'
 import { bytesType, type Headers, startSite } from '../protocol/exchange.ts'
 import { temporaryFolder } from '../support/folder.ts'
-import { as, startTokenSite } from './support.ts'
+import { as, beginAppend, startTokenSite } from './support.ts'
 
 const typeOf = (type: string): Headers => ({
   'Upload-Metadata': `filetype ${Buffer.from(type).toString('base64')}`,
@@ -28,12 +28,7 @@ it('lets a hook give nobody an upload that is there already, by no door, and dis
   const { site, ann, bob } = await startTokenSite({ plainPath: '/upload', hooks })
   const url = await site.create(6, as(ann))
   const whole = await site.createFinished('of Ann', as(ann, { 'Upload-Metadata': 'filename YQ==' }))
-  const sending = site.open(
-    'PATCH',
-    url,
-    as(ann, { ...bytesType, 'Upload-Offset': 0, 'Content-Length': 6, Expect: '100-continue' }),
-  )
-  await sending.continued
+  const sending = await beginAppend(site, url, ann, 6)
   sending.write('abc')
   for (const taken of [url, whole]) {
     receiver.answers = { 'pre-create': { ChangeFileInfo: { ID: taken.split('/').at(-1) } } }

@@ -10,7 +10,7 @@ import { changeTokens } from '../../server/access/token-file.ts'
 import { TokenGate, type TokenGateEvent } from '../../server/access/token-gate.ts'
 import { makeToken, type TokenLine } from '../../server/access/tokens.ts'
 import type { TidemarkServerOptions } from '../../server/host/server-options.ts'
-import { type Headers, type Site, startSite } from '../protocol/exchange.ts'
+import { bytesAt, type Headers, type OpenRequest, type Site, startSite } from '../protocol/exchange.ts'
 import { temporaryFolder } from '../support/folder.ts'
 
 export const as = (token: string, more: Headers = {}): Headers => ({
@@ -135,4 +135,17 @@ export class KeyServer {
   get url(): URL {
     return new URL(`http://127.0.0.1:${this.port}/keys.json`)
   }
+}
+
+/** A PATCH of so many bytes from the beginning, which was let in, and of which none was sent yet. */
+export async function beginAppend(
+  site: Site,
+  url: string,
+  token: string,
+  length: number,
+): Promise<OpenRequest> {
+  const headers = bytesAt(0, { 'Content-Length': length, Expect: '100-continue' })
+  const sending = site.open('PATCH', url, as(token, headers))
+  await sending.continued
+  return sending
 }

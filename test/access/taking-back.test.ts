@@ -7,17 +7,12 @@ import { unauthorized } from '../../server/access/gate.ts'
 import { TidemarkServer } from '../../server/host/tidemark-server.ts'
 import { bytesAt, bytesType, startSite } from '../protocol/exchange.ts'
 import { temporaryFolder } from '../support/folder.ts'
-import { as, startTokenSite } from './support.ts'
+import { as, beginAppend, startTokenSite } from './support.ts'
 
 it('does not let a token finish an upload that was revoked while its bytes came', async () => {
   const { site, file, ann } = await startTokenSite()
   const url = await site.create(6, as(ann))
-  const sending = site.open(
-    'PATCH',
-    url,
-    as(ann, bytesAt(0, { 'Content-Length': 6, Expect: '100-continue' })),
-  )
-  await sending.continued
+  const sending = await beginAppend(site, url, ann, 6)
   sending.write('abc')
   await file.revoke(ann)
   sending.write('def')
@@ -78,12 +73,7 @@ it('ends what a token that expires began, by the clock of the gate', async () =>
   }
   const site = await startSite({ gate: { identify }, now: () => now })
   const url = await site.create(3, as('x'))
-  const sending = site.open(
-    'PATCH',
-    url,
-    as('x', bytesAt(0, { 'Content-Length': 3, Expect: '100-continue' })),
-  )
-  await sending.continued
+  const sending = await beginAppend(site, url, 'x', 3)
   now = 2000
   sending.write('abc')
   expect((await sending.answer).status).toBe(401)

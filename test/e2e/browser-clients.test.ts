@@ -6,10 +6,10 @@ import { createServer, request as httpRequest, type IncomingMessage, type Server
 import type { AddressInfo, Socket } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import type { Page } from 'playwright-core'
-import { build, type Rollup } from 'vite'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Browser, launchChromium } from '../support/chromium.ts'
 import { makeFolder } from '../support/folder.ts'
+import { bundlePage } from '../support/page-bundle.ts'
 import { randomBytes, sha256 } from '../support/random-file.ts'
 import { type ServerProcess, startServer } from '../support/server-process.ts'
 
@@ -27,7 +27,7 @@ describe('in Chromium', () => {
     const folder = await makeFolder()
     removeFolder = folder.remove
     server = await startServer({ dir: `${folder.path}/uploads` })
-    network = await startNetwork(server.port, await bundle())
+    network = await startNetwork(server.port, await bundlePage(clientFile))
     browser = await launchChromium({ profileDir: `${folder.path}/profile` })
   })
   afterAll(async () => {
@@ -196,15 +196,4 @@ async function startNetwork(target: number, script: string): Promise<Network> {
       await once(http, 'close')
     },
   })
-}
-
-async function bundle(): Promise<string> {
-  const result = await build({
-    configFile: false,
-    logLevel: 'error',
-    define: { 'process.env.NODE_ENV': '"production"', 'process.env.DEBUG': '""' },
-    build: { write: false, lib: { entry: clientFile, formats: ['iife'], name: 'clients' } },
-  })
-  const [{ output }] = result as unknown as [Rollup.RollupOutput]
-  return output[0].code
 }

@@ -6,11 +6,11 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { basename } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { build, type Rollup } from 'vite'
 import { expect, inject, it, onTestFinished, vi } from 'vitest'
 import { launchChromium } from '../support/chromium.ts'
 import { finishJournal } from '../support/finishes.ts'
 import { temporaryFolder } from '../support/folder.ts'
+import { bundlePage } from '../support/page-bundle.ts'
 import { randomBytes, sha256 } from '../support/random-file.ts'
 import { type ServerOptions, type ServerProcess, startServer } from '../support/server-process.ts'
 import { startTcpProxy } from '../support/tcp-proxy.ts'
@@ -148,16 +148,9 @@ function wayOf(uploadDataDuringCreation: boolean): string {
 }
 
 async function startPage(): Promise<string> {
-  const result = await build({
-    configFile: false,
-    logLevel: 'error',
-    define: { 'process.env.NODE_ENV': '"production"', 'process.env.DEBUG': '""' },
-    build: { write: false, lib: { entry: clientFile, formats: ['iife'], name: 'clients' } },
-  })
-  const [{ output }] = result as unknown as [Rollup.RollupOutput]
   const pages: Record<string, [type: string, body: string | Buffer]> = {
     '/': ['text/html', '<!doctype html><script src="/client.js"></script>'],
-    '/client.js': ['text/javascript', output[0].code],
+    '/client.js': ['text/javascript', await bundlePage(clientFile)],
     '/content': ['application/octet-stream', content],
   }
   const http = createServer((req, res) => {

@@ -5,12 +5,13 @@
 import { execFileSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { readdirSync, statfsSync } from 'node:fs'
-import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, inject, it, onTestFinished } from 'vitest'
 import { temporaryFolder } from '../support/folder.ts'
 import { randomBytes, sha256 } from '../support/random-file.ts'
 import { type ServerProcess, startServer } from '../support/server-process.ts'
+import { mayMount, mounted } from '../support/small-disk.ts'
 import { startUpload } from '../support/tus-client.ts'
 
 const MiB = 1024 * 1024
@@ -30,10 +31,7 @@ type Start = (args: string[]) => Promise<Place>
 
 /** 8 MiB, as a file system of its own. */
 async function onSmallDisk(args: string[]): Promise<Place> {
-  const disk = join(await temporaryFolder(), 'disk')
-  await mkdir(disk)
-  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', disk])
-  onTestFinished(() => void execFileSync('umount', [disk]))
+  const disk = await mounted('size=8m')
   const directory = join(disk, 'uploads')
   const server = await startServer({ dir: directory, args })
   onTestFinished(async () => void (await server.stop()))
@@ -224,13 +222,4 @@ function filesIn(directory: string): string[] {
 function expectUnharmed(server: ServerProcess): void {
   const crashed = server.logs().filter(({ level }) => level === 'fatal' || level === 60)
   expect(crashed).toEqual([])
-}
-
-function mayMount(): boolean {
-  try {
-    execFileSync('unshare', ['--mount', 'mount', '-t', 'tmpfs', 'tmpfs', '/mnt'], { stdio: 'ignore' })
-    return true
-  } catch {
-    return false
-  }
 }

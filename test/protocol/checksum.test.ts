@@ -5,7 +5,15 @@ import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { crc32 } from 'node:zlib'
 import { describe, expect, it, vi } from 'vitest'
-import { bytesAt, bytesType, type Headers, pathOf, type Site, startSite } from './exchange.ts'
+import {
+  bytesAt,
+  bytesType,
+  type Headers,
+  type OpenRequest,
+  pathOf,
+  type Site,
+  startSite,
+} from './exchange.ts'
 
 const trailing = { 'Transfer-Encoding': 'chunked', Trailer: 'Upload-Checksum' }
 
@@ -172,15 +180,7 @@ describe('a body with a checksum that ends before its end', () => {
   it('row 37: cut off -> nothing of it is kept', async () => {
     const site = await startSite()
     const url = await site.create(6, bytesType, 'abc')
-    const request = site.open(
-      'PATCH',
-      url,
-      bytesAt(3, { 'Content-Length': 3, 'Upload-Checksum': checksum('def') }),
-    )
-    request.write('de')
-    await vi.waitFor(async () => expect((await readFile(fileOf(site, url))).length).toBe(5), {
-      timeout: 5000,
-    })
+    const request = await sendAllButOne(site, url)
     request.cut()
     await vi.waitFor(async () => expect(await site.shown(url)).toBe('3/6'))
     expect(await site.append(url, 3, 'xyz')).toMatchObject({ status: 204 })
@@ -190,15 +190,7 @@ describe('a body with a checksum that ends before its end', () => {
   it('row 37: displaced -> 423 with the offset that it had before', async () => {
     const site = await startSite()
     const url = await site.create(6, bytesType, 'abc')
-    const request = site.open(
-      'PATCH',
-      url,
-      bytesAt(3, { 'Content-Length': 3, 'Upload-Checksum': checksum('def') }),
-    )
-    request.write('de')
-    await vi.waitFor(async () => expect((await readFile(fileOf(site, url))).length).toBe(5), {
-      timeout: 5000,
-    })
+    const request = await sendAllButOne(site, url)
     expect(await site.shown(url)).toBe('3/6')
     expect(await request.answer).toMatchObject({ status: 423, headers: { 'upload-offset': '3' } })
   })
@@ -206,15 +198,7 @@ describe('a body with a checksum that ends before its end', () => {
   it('row 37: the server is stopped -> 204 with the offset that it had before', async () => {
     const site = await startSite()
     const url = await site.create(6, bytesType, 'abc')
-    const request = site.open(
-      'PATCH',
-      url,
-      bytesAt(3, { 'Content-Length': 3, 'Upload-Checksum': checksum('def') }),
-    )
-    request.write('de')
-    await vi.waitFor(async () => expect((await readFile(fileOf(site, url))).length).toBe(5), {
-      timeout: 5000,
-    })
+    const request = await sendAllButOne(site, url)
     await site.server.drain()
     expect(await request.answer).toMatchObject({ status: 204, headers: { 'upload-offset': '3' } })
   })
@@ -267,4 +251,13 @@ function sendTrailing(site: Site, url: string, chunks: readonly string[], traile
 
 function fileOf(site: Site, url: string): string {
   return path.join(site.folder, path.basename(url))
+}
+
+/** Of `def`, behind three bytes that are there, what is on the disk when this returns is `de`. */
+async function sendAllButOne(site: Site, url: string): Promise<OpenRequest> {
+  const headers = bytesAt(3, { 'Content-Length': 3, 'Upload-Checksum': checksum('def') })
+  const request = site.open('PATCH', url, headers)
+  request.write('de')
+  await vi.waitFor(async () => expect((await readFile(fileOf(site, url))).length).toBe(5), { timeout: 5000 })
+  return request
 }

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { mkdir, readFile, rename, rm, truncate, unlink, writeFile } from 'node:fs/promises'
+import { readFile, rename, rm, truncate, unlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
@@ -8,6 +8,7 @@ import { FileBytes } from '../../../stores/file/file-bytes.ts'
 import { codeOf, headOf, randomBytes } from '../../contracts/byte-store-values.ts'
 import { startChild, stopChild } from '../../support/child.ts'
 import { temporaryFolder } from '../../support/folder.ts'
+import { mayMount, mounted } from '../../support/small-disk.ts'
 import { errno, faulty, filesIn, start, storeIn } from './support.ts'
 
 const mib = 1024 * 1024
@@ -247,19 +248,3 @@ describe('storage', () => {
 })
 
 /** A small file system of its own; gone when the test is. */
-async function mounted(options: string): Promise<string> {
-  const folder = join(await temporaryFolder(), 'disk')
-  await mkdir(folder)
-  execFileSync('mount', ['-t', 'tmpfs', '-o', options, 'tmpfs', folder])
-  onTestFinished(() => void execFileSync('umount', [folder]))
-  return folder
-}
-
-function mayMount(): boolean {
-  try {
-    execFileSync('unshare', ['--mount', 'mount', '-t', 'tmpfs', 'tmpfs', '/mnt'], { stdio: 'ignore' })
-    return true
-  } catch {
-    return false
-  }
-}

@@ -7,7 +7,7 @@ import { nodeFileSystem } from '../../../stores/file/file-system.ts'
 import { codeOf, headOf, randomBytes } from '../../contracts/byte-store-values.ts'
 import { type Child, startChild, stopChild, untilReady } from '../../support/child.ts'
 import { temporaryFolder } from '../../support/folder.ts'
-import { errno, faulty, filesIn } from './support.ts'
+import { errno, faulty, filesIn, storeIn } from './support.ts'
 
 const block = 64 * 1024
 const script = fileURLToPath(new URL('writer-process.ts', import.meta.url))
@@ -299,11 +299,7 @@ describe('a take-over', () => {
 
 async function start() {
   const folder = await temporaryFolder()
-  const another = async () => {
-    const store = new FileBytes({ directory: folder })
-    await store.start()
-    return store
-  }
+  const another = () => storeIn(folder)
   const store = await another()
   const make = async (id: string, length: number) => (await store.create(headOf(id), length)).close()
   return { folder, store, another, make }

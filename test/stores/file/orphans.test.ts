@@ -7,7 +7,7 @@ import { FileBytes } from '../../../stores/file/file-bytes.ts'
 import { encodeHead } from '../../../stores/file/mark-codec.ts'
 import { headOf } from '../../contracts/byte-store-values.ts'
 import { temporaryFolder } from '../../support/folder.ts'
-import { cutOffBefore, errno, faulty, filesIn } from './support.ts'
+import { cutOffBefore, errno, faulty, filesIn, storeIn } from './support.ts'
 
 const own = '0123456789abcdef0123456789abcdef'
 const claim = Buffer.concat([Buffer.alloc(1024), encodeHead(headOf('x'))])
@@ -186,11 +186,7 @@ describe('the sweep', () => {
 
 async function start() {
   const folder = await temporaryFolder()
-  const another = async () => {
-    const store = new FileBytes({ directory: folder })
-    await store.start()
-    return store
-  }
+  const another = () => storeIn(folder)
   const store = await another()
   /** An upload of three bytes, of six, that was taken over until it had so many generations. */
   const uploadOf = async (id: string, generations: number, isSilent = false) => {

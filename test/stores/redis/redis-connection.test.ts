@@ -10,7 +10,7 @@ import { scripts } from '../../../stores/redis/scripts.ts'
 import { makeCertificate, tlsSettings } from '../../support/certificate.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { freePort } from '../../support/free-port.ts'
-import { startRedis } from '../../support/redis.ts'
+import { type RedisServer, startRedis } from '../../support/redis.ts'
 import {
   type Cluster,
   primaryName,
@@ -33,8 +33,7 @@ describe('a primary that Sentinel names', () => {
 
   it('may be told to hand over: commands and messages go on at the next one', async () => {
     const { connection, events } = await connected(sentinels.url)
-    const messages: string[] = []
-    await connection.subscribe('news', (message) => messages.push(message))
+    const messages = await newsOf(connection)
     const old = await sentinels.primary()
     const [sentinel] = sentinels.sentinels
     const admin = new RedisConnection({ url: `redis://127.0.0.1:${sentinel!.port}` })
@@ -46,18 +45,12 @@ describe('a primary that Sentinel names', () => {
     await expect.poll(() => events.map(({ is }) => is), soon).toContain('replaced')
     await expect.poll(() => isAnswered(connection, 'key'), soon).toBe(true)
     expect(await next.command('GET', 'key')).toContain('value')
-    await expect
-      .poll(async () => {
-        await next.command('PUBLISH', 'news', 'moved')
-        return messages
-      }, soon)
-      .toContain('moved')
+    await expectHeard(messages, next, 'moved')
   })
 
   it('that is killed is away, and the next one is another one', async () => {
     const { connection, events } = await connected(sentinels.url)
-    const messages: string[] = []
-    await connection.subscribe('news', (message) => messages.push(message))
+    const messages = await newsOf(connection)
     const old = await sentinels.primary()
     const runId = connection.runId
     await old.kill()
@@ -73,19 +66,13 @@ describe('a primary that Sentinel names', () => {
       .poll(() => events.map(({ is }) => is), soon)
       .toEqual(['available', 'away', 'available', 'replaced'])
     expect(connection.runId).not.toBe(runId)
-    await expect
-      .poll(async () => {
-        await next.command('PUBLISH', 'news', 'back')
-        return messages
-      }, soon)
-      .toContain('back')
+    await expectHeard(messages, next, 'back')
     await old.restart()
   })
 
   it('is left when the sentinels have another one, though it still answers here', async () => {
     const { connection, events } = await connected(sentinels.url)
-    const messages: string[] = []
-    await connection.subscribe('news', (message) => messages.push(message))
+    const messages = await newsOf(connection)
     const old = await sentinels.primary()
     // As if only the sentinels were cut off from it: what they ask is refused, what we ask is not.
     const forSentinels = ['ping', 'info', 'slaveof', 'replicaof', 'config']
@@ -95,12 +82,7 @@ describe('a primary that Sentinel names', () => {
       await expect.poll(() => events.map(({ is }) => is), soon).toContain('replaced')
       await expect.poll(() => isAnswered(connection, 'left'), soon).toBe(true)
       expect(await next.command('GET', 'left')).toContain('value')
-      await expect
-        .poll(async () => {
-          await next.command('PUBLISH', 'news', 'moved')
-          return messages
-        }, soon)
-        .toContain('moved')
+      await expectHeard(messages, next, 'moved')
     } finally {
       await old.command('ACL', 'SETUSER', 'default', '+@all')
     }
@@ -182,8 +164,7 @@ describe('a Cluster', () => {
 
   it('answers for other slots while one primary is gone, and is all there again with the next one', async () => {
     const { connection, events } = await connected(cluster.url)
-    const messages: string[] = []
-    await connection.subscribe('news', (message) => messages.push(message))
+    const messages = await newsOf(connection)
     const lost = await cluster.ownerOf('a')
     const keys = Array.from({ length: 60 }, (_, n) => `k${n}`)
     const owners = await Promise.all(keys.map((key) => cluster.ownerOf(key)))
@@ -203,28 +184,17 @@ describe('a Cluster', () => {
     await expect.poll(() => isAnswered(connection, 'a'), soon).toBe(true)
     await expect.poll(() => events.map(({ is }) => is), soon).toContain('replaced')
     expect(events.filter(({ is }) => is === 'replaced')).toHaveLength(1)
-    await expect
-      .poll(async () => {
-        await next.command('PUBLISH', 'news', 'back')
-        return messages
-      }, soon)
-      .toContain('back')
+    await expectHeard(messages, next, 'back')
     await lost.restart()
   })
 
   it('hears messages again when the node that told them is gone', async () => {
     const { connection } = await connected(cluster.url)
-    const messages: string[] = []
-    await connection.subscribe('news', (message) => messages.push(message))
+    const messages = await newsOf(connection)
     const subscribed = await subscriberOf(cluster)
     await subscribed.kill()
     const other = cluster.nodes.find((node) => node !== subscribed)!
-    await expect
-      .poll(async () => {
-        await other.command('PUBLISH', 'news', 'still there')
-        return messages
-      }, soon)
-      .toContain('still there')
+    await expectHeard(messages, other, 'still there')
     await subscribed.restart()
     await expect.poll(() => connection.isAvailable, soon).toBe(true)
   })
@@ -304,6 +274,26 @@ async function connected(url: string, options: Partial<RedisConnectionOptions> =
   await connection.connect()
   await expect.poll(() => connection.runId).toBeDefined()
   return { connection, events }
+}
+
+/** What is told on a channel from now on. */
+async function newsOf(connection: RedisConnection): Promise<string[]> {
+  const messages: string[] = []
+  await connection.subscribe('news', (message) => messages.push(message))
+  return messages
+}
+
+/** What is told at a node is heard, sooner or later. */
+async function expectHeard(
+  messages: string[],
+  at: Pick<RedisServer, 'command'>,
+  word: string,
+): Promise<void> {
+  const told = async () => {
+    await at.command('PUBLISH', 'news', word)
+    return messages
+  }
+  await expect.poll(told, soon).toContain(word)
 }
 
 /** Some script that writes: which one does not matter, nor do its arguments. */
