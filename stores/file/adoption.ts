@@ -6,22 +6,15 @@
  * that is shared, and a crash at any point leaves what one in a take-over leaves.
  */
 import { type Adoption, type Now, StoreError, type UploadRecord } from '../contracts.ts'
-import { type Durability, recordOf } from './file-appender.ts'
-import type { FileLayout } from './file-layout.ts'
-import { asStoreError, type FileSystem, syncFile, syncNames, tryToRemove } from './file-system.ts'
+import { recordOf } from './file-appender.ts'
+import { asStoreError, syncFile, syncNames, tryToRemove } from './file-system.ts'
 import { readMarks } from './mark-chain.ts'
 import type { Slot } from './mark-codec.ts'
 import type { MarkFile } from './mark-file.ts'
 import { failUnless } from './removal.ts'
-import type { Claims } from './take-over.ts'
+import type { TakeOverParts } from './take-over.ts'
 
-export interface AdoptionParts {
-  readonly fileSystem: FileSystem
-  readonly layout: FileLayout
-  readonly claims: Claims
-  readonly writer: string
-  readonly durability: Durability
-  readonly isOnNetwork: boolean
+export interface AdoptionParts extends TakeOverParts {
   readonly now: Now
   /** Keeps who holds the upload from moving its mark any more. */
   readonly supersede: () => void
