@@ -95,6 +95,8 @@ describe.each([
     const body = openBody('5678')
     const second = append(b, id, 4, body)
     expect(await refusalOf(first)).toBe('displaced')
+    // Who asks between the one and the other finds nobody there.
+    await expect.poll(() => body.readableLength, { interval: 1 }).toBe(0)
     const takenAt = performance.now()
     const asking = a.offset(id, request())
     const drip = setInterval(() => body.write('.'), 50)
