@@ -148,8 +148,8 @@ export class Refusal extends Error {
   readonly retryAfterS: number | undefined
   /** The upload that was created although the request was refused; its URL belongs into the answer. */
   readonly createdId: string | undefined
-  /** The upload has all it needs: who is still sending is not heard out, but told to look. */
-  readonly isFinished: boolean
+  /** Who is still sending is not heard out, but told to look: the rest would be sent for nothing. */
+  readonly isUnheard: boolean
   /** `WWW-Authenticate`: how to sign in, and what was wrong. */
   readonly challenge: string | undefined
 
@@ -160,7 +160,7 @@ export class Refusal extends Error {
       offset?: number
       retryAfterS?: number
       createdId?: string
-      isFinished?: boolean
+      isUnheard?: boolean
       challenge?: string
       cause?: unknown
     } = {},
@@ -173,7 +173,7 @@ export class Refusal extends Error {
     this.offset = more.offset
     this.retryAfterS = more.retryAfterS
     this.createdId = more.createdId
-    this.isFinished = more.isFinished ?? false
+    this.isUnheard = more.isUnheard ?? false
     this.challenge = more.challenge
   }
 }

@@ -12,8 +12,8 @@ export interface RequestFacts {
   remoteAddress: string | undefined
   /** The client holds its body back until it is told to go on (`Expect: 100-continue`). */
   expectsContinue: boolean
-  /** It was refused because its upload has all it needs; then its body is not heard out. */
-  isFinished?: boolean
+  /** It was refused in such a way that its body is not heard out: who loses the answer asks, and is told the same. */
+  isUnheard?: boolean
   /** Who asks, where that is known. */
   owner?: string
   /** Names the token that was shown; never the token. */

@@ -15,8 +15,8 @@ const lingerSilenceMs = 5_000
 const lingerSilenceWhileEndingMs = 500
 const lingerMs = 30_000
 /**
- * Of a body for what is finished nothing is read, however much it is: the client gets this long to see the answer, and who
- * loses it asks, and is told the same.
+ * Of a body for what is finished, or for what is over a quota, nothing more is read, however much it is: browsers would send
+ * all of it before they look at the answer. The client gets this long to see it, and who loses it asks, and is told the same.
  */
 const momentMs = 25
 
@@ -62,7 +62,7 @@ export async function sendReply(
   }
   res.flushHeaders()
   if (text) res.write(text)
-  if (facts.isFinished) await delay(momentMs)
+  if (facts.isUnheard) await delay(momentMs)
   else await discardBody(req, isEnding ? lingerSilenceWhileEndingMs : lingerSilenceMs)
   res.end()
 }

@@ -332,7 +332,7 @@ export class TidemarkServer extends Server {
         ? error
         : new Refusal(unexpected, { cause: error, ...(method === 'HEAD' && { retryAfterS: 1 }) })
     facts.code = fromHook ? 'refused-by-hook' : refusal.code
-    facts.isFinished = refusal.isFinished
+    facts.isUnheard = refusal.isUnheard
     if (error !== refusal && !fromHook) this.#onUnexpected(error, facts)
     // The client is told to try again; whoever runs the server is told why.
     if (refusal.cause instanceof StoreError && ['damaged', 'io'].includes(refusal.cause.code))

@@ -43,7 +43,8 @@ export function overQuota(
   const retryAfterS = retryAfterMs === undefined ? usualS : Math.max(1, Math.ceil(retryAfterMs / 1000))
   const sentence = sentenceOf(limit, kind, limits)
   const detail = limit === 'creationsPerMinute' ? `${sentence}; try again in ${retryAfterS} s` : sentence
-  return new Refusal(as === 'creation' ? 'over-quota' : 'over-quota-append', { detail, retryAfterS })
+  if (as === 'creation') return new Refusal('over-quota', { detail, retryAfterS })
+  return new Refusal('over-quota-append', { detail, retryAfterS, isUnheard: true })
 }
 
 /** What can not have room, however long somebody waits, is refused for good. */

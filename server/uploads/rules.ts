@@ -57,7 +57,7 @@ export function refuseAppend(
 ): Refusal | undefined {
   if (head.parts !== undefined) return new Refusal('final-append')
   if (command.offset !== mark.offset)
-    return new Refusal('offset-conflict', { offset: mark.offset, isFinished: mark.state === 'finished' })
+    return new Refusal('offset-conflict', { offset: mark.offset, isUnheard: mark.state === 'finished' })
   if (command.length !== undefined) {
     if (mark.length !== undefined && mark.length !== command.length) return new Refusal('length-fixed')
     if (command.length < mark.offset) return new Refusal('length-below-offset')
