@@ -1,14 +1,11 @@
 // Clients as they are, uploading what is there already: they end well, soon, and with bytes that are right, whatever they
 // know of instant uploads.
 
-import { once } from 'node:events'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { basename } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { build, type Rollup } from 'vite'
 import { expect, inject, it, onTestFinished, vi } from 'vitest'
 import { launchChromium } from '../support/chromium.ts'
+import { startClientPage } from '../support/client-page.ts'
 import { finishJournal } from '../support/finishes.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { randomBytes, sha256 } from '../support/random-file.ts'
@@ -45,7 +42,7 @@ for (const uploadDataDuringCreation of [false, true])
 it('tus-js-client and Uppy in Chromium, with and without data in the creation', patience, async () => {
   const { server, wire } = await setUp()
   await uploadFirst(server)
-  const site = await startPage()
+  const site = await startClientPage(clientFile, { '/content': content })
   const browser = await launchChromium({ profileDir: await temporaryFolder() })
   onTestFinished(browser.close)
   const page = browser.context.pages()[0] ?? (await browser.context.newPage())
@@ -145,30 +142,4 @@ async function expectContent(url: string): Promise<void> {
 
 function wayOf(uploadDataDuringCreation: boolean): string {
   return uploadDataDuringCreation ? 'data in the creation' : 'data after the creation'
-}
-
-async function startPage(): Promise<string> {
-  const result = await build({
-    configFile: false,
-    logLevel: 'error',
-    define: { 'process.env.NODE_ENV': '"production"', 'process.env.DEBUG': '""' },
-    build: { write: false, lib: { entry: clientFile, formats: ['iife'], name: 'clients' } },
-  })
-  const [{ output }] = result as unknown as [Rollup.RollupOutput]
-  const pages: Record<string, [type: string, body: string | Buffer]> = {
-    '/': ['text/html', '<!doctype html><script src="/client.js"></script>'],
-    '/client.js': ['text/javascript', output[0].code],
-    '/content': ['application/octet-stream', content],
-  }
-  const http = createServer((req, res) => {
-    const page = pages[req.url!]
-    if (page) res.writeHead(200, { 'Content-Type': page[0] }).end(page[1])
-    else res.writeHead(404).end()
-  }).listen(0, '127.0.0.1')
-  onTestFinished(() => {
-    http.closeAllConnections()
-    http.close()
-  })
-  await once(http, 'listening')
-  return `http://127.0.0.1:${(http.address() as AddressInfo).port}/`
 }

@@ -1,6 +1,5 @@
 // Quotas, types and the reserve as requests meet them: statuses, headers, and who is counted behind a proxy.
-import { execFileSync } from 'node:child_process'
-import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { clientOf } from '../../server/host/client-address.ts'
@@ -8,6 +7,7 @@ import { LmdbLedger } from '../../stores/local/lmdb-ledger.ts'
 import { bytesAt, bytesType, startSite } from '../protocol/exchange.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { startServer } from '../support/server-process.ts'
+import { mayMount, smallDisk } from '../support/small-disk.ts'
 
 const MiB = 1024 * 1024
 const version = { 'Tus-Resumable': '1.0.0' }
@@ -135,10 +135,7 @@ describe('--allowed-types', () => {
 
 describe.runIf(mayMount())('--reserve-free-space, on a disk of 16 MiB', () => {
   it('refuses with 507, before any data, what would leave less', async () => {
-    const disk = join(await temporaryFolder(), 'disk')
-    await mkdir(disk)
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=16m', 'tmpfs', disk])
-    onTestFinished(() => void execFileSync('umount', [disk]))
+    const disk = await smallDisk(16)
     const { post } = await serve(['--reserve-free-space', '8MiB'], join(disk, 'uploads'))
     const refused = await post({ 'Upload-Length': String(9 * MiB) })
     expect([refused.status, refused.text]).toEqual([507, expect.stringMatching(/no room/)])
@@ -161,12 +158,3 @@ describe.runIf(mayMount())('--reserve-free-space, on a disk of 16 MiB', () => {
     expect((await post({ 'Upload-Length': String(3 * MiB) })).status).toBe(507)
   })
 })
-
-function mayMount(): boolean {
-  try {
-    execFileSync('unshare', ['--mount', 'mount', '-t', 'tmpfs', 'tmpfs', '/mnt'], { stdio: 'ignore' })
-    return true
-  } catch {
-    return false
-  }
-}
