@@ -7,6 +7,7 @@ import type { ByteStore, RecordStore, UploadHead, UploadRecord } from '../../sto
 import type { Meter } from '../../stores/meter.ts'
 import type { CreateCommand } from '../protocol/messages.ts'
 import type { EngineEvent } from './hold.ts'
+import type { Quotas } from './quotas.ts'
 import { newRecord } from './rules.ts'
 import type { Teller } from './teller.ts'
 import type { UploadRequest } from './upload-request.ts'
@@ -14,6 +15,7 @@ import type { UploadRequest } from './upload-request.ts'
 export interface AtOnceParts {
   readonly bytes: ByteStore
   readonly records: RecordStore | undefined
+  readonly quotas: Quotas | undefined
   readonly teller: Teller
   readonly meter: Meter
   readonly report: (event: EngineEvent) => void
@@ -32,7 +34,7 @@ export function takeWhole(
 }
 
 export async function createAtOnce(
-  { bytes, records, meter, report }: AtOnceParts,
+  { bytes, records, quotas, meter, report }: AtOnceParts,
   head: UploadHead,
   body: Uint8Array,
   request: UploadRequest,
@@ -49,5 +51,6 @@ export async function createAtOnce(
     // The mark is the truth and was written; a record that is missing is put later.
     report({ is: 'record-failed', id: head.id, error })
   }
+  await quotas?.ended(record)
   return record
 }

@@ -13,7 +13,7 @@ import type { UploadHold } from './hold.ts'
 import type { InstantUploads } from './instant.ts'
 import type { Lifetime } from './lifetime.ts'
 import { answerOf, overflowOf } from './outcomes.ts'
-import type { Admitted, Quotas } from './quotas.ts'
+import type { Admitted } from './quotas.ts'
 import { refuseCreate } from './rules.ts'
 import type { RunningHolds } from './running-holds.ts'
 import { newHeadOf, type UploadRequest } from './upload-request.ts'
@@ -22,7 +22,6 @@ import type { WholeHashes } from './whole-hash.ts'
 export interface CreationParts extends AtOnceParts {
   readonly locker: Locker
   readonly settings: EngineSettings
-  readonly quotas: Quotas | undefined
   readonly hashes: WholeHashes
   readonly now: Now
   readonly holds: RunningHolds
@@ -84,12 +83,18 @@ export class Creations {
     }
   }
 
-  /** Whether nobody but this request can come upon the upload before it is finished, and nobody has to hash or count it. */
+  /** Whether nobody but this request can come upon the upload before it is finished, and nobody has to hash it or to give it room. */
   #canBeAtOnce(id: string, head: UploadHead, request: UploadRequest): boolean {
     const { quotas, locker, hashes } = this.#parts
     // A name or a place that somebody chose is one that others may know.
     const isOwnPlace = head.id === id && head.storagePath === undefined && !request.named
-    if (!isOwnPlace || quotas || request.locker !== undefined || locker.isReady !== true) return false
+    if (
+      !isOwnPlace ||
+      quotas?.limits(head, request) ||
+      request.locker !== undefined ||
+      locker.isReady !== true
+    )
+      return false
     return hashes.algorithmOf(head) === undefined
   }
 

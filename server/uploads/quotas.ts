@@ -57,6 +57,11 @@ export class Quotas {
     await this.ledger.close()
   }
 
+  /** Whether some limit holds for a new upload; what is not limited is only told afterwards. */
+  limits(head: UploadHead, request: UploadRequest): boolean {
+    return this.#accounts(head, request).some(({ limits }) => isLimited(limits))
+  }
+
   /** Runs `make` when there is room for a new upload of `bytes`; gives the room back when nothing came of it. */
   async admitting<T>(
     head: UploadHead,
@@ -220,6 +225,10 @@ export class Quotas {
   #accounts(head: Parameters<typeof accountsOf>[0], request?: UploadRequest): Account[] {
     return accountsOf(head, this.#options.plan, request?.asker)
   }
+}
+
+function isLimited(limits: QuotaLimits): boolean {
+  return Object.values(limits).some((limit) => limit !== Number.POSITIVE_INFINITY)
 }
 
 function limitsBytes({ unfinishedBytes, totalBytes }: QuotaLimits): boolean {

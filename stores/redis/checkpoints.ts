@@ -63,7 +63,7 @@ export class Checkpoints {
   async #put(lock: RedisLock, { record, expiresAt }: Checkpoint): Promise<void> {
     const { connection, onReply } = this.#options
     const { keys } = connection
-    if (!this.#indexed.has(lock)) void putHints(connection, record, expiresAt)
+    if (!this.#indexed.has(lock)) putHints(connection, record, expiresAt)
     this.#indexed.add(lock)
     try {
       const reply = await connection.runScript(

@@ -23,10 +23,7 @@ export function decodeRecord(id: string, body: string): UploadRecord {
   throw new StoreError('damaged', `The record of upload ${id} in Redis cannot be read.`)
 }
 
-/**
- * Runs a script that puts a record, with its index entries sent before it in the same write. The entries are hints:
- * when they fail alone, the walk of the uploads puts them back.
- */
+/** Runs a script that puts a record, with its index entries in the same write. */
 export async function putWithHints(
   connection: RedisConnection,
   put: { script: Script; keys: string[]; args: (string | number)[] },
@@ -34,34 +31,32 @@ export async function putWithHints(
   expiresAt: number | undefined,
 ): Promise<void> {
   const reply = await connection.batch(() => {
-    void putHints(connection, record, expiresAt)
+    putHints(connection, record, expiresAt)
     return connection.runScript(put.script, put.keys, put.args)
   })
   const [isPut, newerExpiresAt] = reply as [number, string?]
   if (isPut === 1) connection.news.feed.tell({ is: 'put', record })
-  else await putExpiry(connection, record.head.id, newerExpiresAt ? Number(newerExpiresAt) : undefined)
+  else await correctExpiry(connection, record.head.id, newerExpiresAt ? Number(newerExpiresAt) : undefined)
 }
 
-/** Sends the index entries of an upload. Never fails. */
-export async function putHints(
+/** Sends the index entries of an upload at the end of this turn. */
+export function putHints(
   connection: RedisConnection,
   record: UploadRecord,
   expiresAt: number | undefined,
-): Promise<void> {
+): void {
   const { head } = record
-  const { recent } = connection.keys
-  const indexes = [
-    recent,
-    ...(head.owner !== undefined && isListed(head) ? [connection.keys.owned(head.owner)] : []),
-    ...digestEntriesOf(record).map((entry) => connection.keys.digest(entry)),
-  ]
-  const added = indexes.map((index) =>
-    connection.run((redis) => redis.zadd(index, head.createdAt, head.id)).catch(() => {}),
-  )
-  await Promise.all([...added, putExpiry(connection, head.id, expiresAt)])
+  const { recent, expiry } = connection.keys
+  connection.hint(recent, head.id, head.createdAt)
+  if (head.owner !== undefined && isListed(head))
+    connection.hint(connection.keys.owned(head.owner), head.id, head.createdAt)
+  for (const entry of digestEntriesOf(record))
+    connection.hint(connection.keys.digest(entry), head.id, head.createdAt)
+  connection.hint(expiry, head.id, expiresAt)
 }
 
-async function putExpiry(
+/** What was hinted is older than what is there. */
+async function correctExpiry(
   connection: RedisConnection,
   id: string,
   expiresAt: number | undefined,

@@ -8,6 +8,7 @@
  */
 import type { Redis, RedisOptions } from 'ioredis'
 import type { Meter, Spread } from '../meter.ts'
+import { IndexHints } from './index-hints.ts'
 import { Keys } from './keys.ts'
 import type { ClientOptions } from './redis-client.ts'
 import { RedisCluster } from './redis-cluster.ts'
@@ -68,6 +69,9 @@ export class RedisConnection {
   #subscriber: RedisSubscriber | undefined
   #hasMetAll = false
   #isAvailable = false
+  readonly #hints = new IndexHints()
+  /** What is asked for in this turn is held back until its end. */
+  #isBatching = false
   #warnedOfEviction = false
 
   /** Throws a `RedisUrlError`, whose sentence repeats nothing of the URL. */
@@ -153,15 +157,32 @@ export class RedisConnection {
     return this.run((redis) => runScript(redis, script, keys, args))
   }
 
-  /** Sends what `work` asks for within one call in one write, or one to each server. */
+  /**
+   * Sends what `work` asks for within one call in one write, or one to each server, together with what others ask for in
+   * the same turn of the event loop: a write costs more than what is in it.
+   */
   batch<T>(work: () => T): T {
-    const streams = this.#home?.primaries.map(({ stream }) => stream) ?? []
-    for (const stream of streams) stream?.cork()
-    try {
-      return work()
-    } finally {
-      for (const stream of streams) stream?.uncork()
+    if (!this.#isBatching) {
+      const streams = this.#home?.primaries.map(({ stream }) => stream) ?? []
+      for (const stream of streams) stream?.cork()
+      this.#isBatching = true
+      setImmediate(() => {
+        this.#isBatching = false
+        this.#hints.send((command) => this.run(command))
+        for (const stream of streams) stream?.uncork()
+      })
     }
+    return work()
+  }
+
+  /** Sends an entry of an index at the end of this turn, with all others; without a score it is taken out. Never fails. */
+  hint(index: string, id: string, score: number | undefined): void {
+    this.batch(() => this.#hints.put(index, id, score))
+  }
+
+  /** Forgets the hints of an upload that were not sent yet. */
+  dropHints(id: string): void {
+    this.#hints.drop(id)
   }
 
   /**

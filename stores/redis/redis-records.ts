@@ -54,6 +54,7 @@ export class RedisRecords implements RecordStore {
 
   async remove(id: string): Promise<void> {
     const { keys, news } = this.#connection
+    this.#connection.dropHints(id)
     // The record says whose it is, and is asked for in the same write that deletes it.
     const [body] = await this.#connection.batch(() =>
       Promise.all([

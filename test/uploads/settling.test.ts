@@ -1,6 +1,8 @@
 // Whatever ends an upload, by whichever door it came, gives back what it had of a quota, at once.
 
 import { createHash } from 'node:crypto'
+import { once } from 'node:events'
+import { request as httpRequest, type IncomingMessage } from 'node:http'
 import { expect, it } from 'vitest'
 import type { TidemarkServerOptions } from '../../server/host/server-options.ts'
 import { LmdbLedger } from '../../stores/local/lmdb-ledger.ts'
@@ -102,6 +104,28 @@ it('a creation of unknown length that is refused at its end has nothing any more
     (await site.send('POST', '/upload', formType, form(part('f', 'x'.repeat(70_000), 'b')))).status,
   ).toBe(413)
   expect(await used()).toEqual(nothing)
+})
+
+it('what is made in one step, because nobody limits it, is not asked for and counts afterwards', async () => {
+  class Asked extends LmdbLedger {
+    times = 0
+    override admit(...ask: Parameters<LmdbLedger['admit']>) {
+      this.times++
+      return super.admit(...ask)
+    }
+  }
+  const ledger = new Asked({ directory: await temporaryFolder() })
+  const { site } = await startCounted({ quotas: { ledger, owner: {}, address: {}, perIdentity: true } })
+  const used = async () => (await ledger.usage('owner:', Date.now())).totalBytes
+  const headers = { 'Tus-Resumable': '1.0.0', 'Upload-Length': 5, 'Content-Length': 5, ...bytesType }
+  const where = { host: '127.0.0.1', port: site.port, path: '/files', agent: false }
+  const request = httpRequest({ ...where, method: 'POST', headers }).end('hello')
+  const [answer] = (await once(request, 'response')) as [IncomingMessage]
+  answer.resume()
+  expect(answer.headers['upload-offset']).toBe('5')
+  expect([ledger.times, await used()]).toEqual([0, 5])
+  expect((await site.send('DELETE', new URL(answer.headers.location!).pathname)).status).toBe(204)
+  expect(await used()).toBe(0)
 })
 
 it('an instant upload counts as one that was sent, until it is deleted', async () => {

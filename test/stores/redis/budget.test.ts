@@ -98,6 +98,14 @@ describe('a request costs Redis', () => {
     expect([spent.trips, spent.index]).toEqual([spent.scripts, 4])
   })
 
+  it('one write, and one command for each index, when many put records at a time', async () => {
+    const { records } = await warmSite()
+    await records.put(record('first'))
+    const putMany = () => Promise.all(Array.from({ length: 20 }, (_, n) => records.put(record(`u${n}`), n)))
+    expect(await cost(putMany)).toEqual({ scripts: 20, index: 2, trips: 1 })
+    expect(await records.expiring(20, 30)).toHaveLength(20)
+  })
+
   it('one index entry more when its upload has an owner', async () => {
     const { records } = await warmSite()
     const owned = record('u')
