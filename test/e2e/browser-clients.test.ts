@@ -27,7 +27,7 @@ describe('in Chromium', () => {
     const folder = await makeFolder()
     removeFolder = folder.remove
     server = await startServer({ dir: `${folder.path}/uploads` })
-    network = await startNetwork(server.port, await bundlePage(clientFile))
+    network = await startNetwork(server.port, (await bundlePage(clientFile)).script)
     browser = await launchChromium({ profileDir: `${folder.path}/profile` })
   })
   afterAll(async () => {

@@ -1,16 +1,13 @@
 // Clients as they are, uploading what is there already: they end well, soon, and with bytes that are right, whatever they
 // know of instant uploads.
 
-import { once } from 'node:events'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { basename } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, inject, it, onTestFinished, vi } from 'vitest'
 import { launchChromium } from '../support/chromium.ts'
+import { startClientPage } from '../support/client-page.ts'
 import { finishJournal } from '../support/finishes.ts'
 import { temporaryFolder } from '../support/folder.ts'
-import { bundlePage } from '../support/page-bundle.ts'
 import { randomBytes, sha256 } from '../support/random-file.ts'
 import { type ServerOptions, type ServerProcess, startServer } from '../support/server-process.ts'
 import { startTcpProxy } from '../support/tcp-proxy.ts'
@@ -45,7 +42,7 @@ for (const uploadDataDuringCreation of [false, true])
 it('tus-js-client and Uppy in Chromium, with and without data in the creation', patience, async () => {
   const { server, wire } = await setUp()
   await uploadFirst(server)
-  const site = await startPage()
+  const site = await startClientPage(clientFile, { '/content': content })
   const browser = await launchChromium({ profileDir: await temporaryFolder() })
   onTestFinished(browser.close)
   const page = browser.context.pages()[0] ?? (await browser.context.newPage())
@@ -145,23 +142,4 @@ async function expectContent(url: string): Promise<void> {
 
 function wayOf(uploadDataDuringCreation: boolean): string {
   return uploadDataDuringCreation ? 'data in the creation' : 'data after the creation'
-}
-
-async function startPage(): Promise<string> {
-  const pages: Record<string, [type: string, body: string | Buffer]> = {
-    '/': ['text/html', '<!doctype html><script src="/client.js"></script>'],
-    '/client.js': ['text/javascript', await bundlePage(clientFile)],
-    '/content': ['application/octet-stream', content],
-  }
-  const http = createServer((req, res) => {
-    const page = pages[req.url!]
-    if (page) res.writeHead(200, { 'Content-Type': page[0] }).end(page[1])
-    else res.writeHead(404).end()
-  }).listen(0, '127.0.0.1')
-  onTestFinished(() => {
-    http.closeAllConnections()
-    http.close()
-  })
-  await once(http, 'listening')
-  return `http://127.0.0.1:${(http.address() as AddressInfo).port}/`
 }

@@ -1,8 +1,8 @@
-// A module with all that it imports, as one script for a browser.
+// A module with all that it imports, as one script and one style sheet for a browser.
 
 import { build, type Rollup } from 'vite'
 
-export async function bundlePage(entry: string): Promise<string> {
+export async function bundlePage(entry: string): Promise<{ script: string; styles: string }> {
   const result = await build({
     configFile: false,
     logLevel: 'error',
@@ -10,5 +10,6 @@ export async function bundlePage(entry: string): Promise<string> {
     build: { write: false, lib: { entry, formats: ['iife'], name: 'clients' } },
   })
   const [{ output }] = result as unknown as [Rollup.RollupOutput]
-  return output[0].code
+  const styles = output.flatMap((part) => (part.type === 'asset' ? [String(part.source)] : []))
+  return { script: output[0].code, styles: styles.join('\n') }
 }

@@ -79,6 +79,11 @@ export class UploadTable {
     else this.#movedAtMs.set(upload.url, performance.now())
   }
 
+  /** The server takes nothing of it now. */
+  waits(url: string): void {
+    if (this.#movedAtMs.delete(url)) this.#render()
+  }
+
   /** An upload that is told twice (a reload in the very moment of finishing) is listed once. */
   finished(upload: Known, wasThere = false): void {
     const isNews = this.#find(upload.url)?.state !== 'finished'
@@ -97,8 +102,11 @@ export class UploadTable {
     const upload = this.#find(url)
     if (upload?.state !== 'open') return
     if (counted.is === 'finished') this.finished(upload)
-    else if (counted.is === 'moved') this.#move(url, counted.offset)
-    else {
+    else if (counted.is === 'moved') {
+      // What was sent before the server counted aloud may never have been taken.
+      if (counted.offset < upload.offset) this.#takeBack(upload, counted.offset)
+      else this.#move(url, counted.offset)
+    } else {
       this.#put({ ...upload, state: 'gone' })
       announce(`${upload.name} is no longer on the server`)
     }
@@ -111,6 +119,13 @@ export class UploadTable {
     this.#movedAtMs.set(url, performance.now())
     this.#storing ??= setTimeout(() => this.#store(), storeEveryMs)
     this.#rows.get(url)?.show(upload, true)
+  }
+
+  #takeBack(upload: TableUpload, offset: number): void {
+    upload.offset = offset
+    // At once: of what is stored and what is here, the larger counts.
+    this.#store()
+    this.#render()
   }
 
   #put(upload: TableUpload): void {

@@ -107,7 +107,7 @@ class SignedOut extends Error {}
 
 function tusOptions(
   { endpoint }: PageSettings,
-  { banner, signIn }: Pick<UploaderParts, 'banner' | 'signIn'>,
+  { banner, signIn, table }: Pick<UploaderParts, 'banner' | 'signIn' | 'table'>,
   stalls: StallWatch,
   instant: InstantUploads,
 ) {
@@ -146,6 +146,7 @@ function tusOptions(
       const url = error.originalRequest.getURL()
       // No room for another upload, or for more of this one: only the server knows until when.
       const isWaiting = status === 429 || status === 423
+      if (willRetry && isWaiting) table.waits(url)
       if (willRetry && isWaiting && !(isQuiet && status === 423))
         banner.failed(url, 'waiting', sentenceOf(error.originalResponse?.getBody()))
       else if (willRetry && !isQuiet) banner.failed(url, isBusy ? 'busy' : 'unreachable')
