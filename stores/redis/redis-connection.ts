@@ -70,8 +70,8 @@ export class RedisConnection {
   #hasMetAll = false
   #isAvailable = false
   readonly #hints = new IndexHints()
-  /** What is asked for in this turn is held back until its end. */
-  #isBatching = false
+  /** Connections whose commands are held back until the end of this turn. */
+  #heldBack: (Redis['stream'] | undefined)[] | undefined
   #warnedOfEviction = false
 
   /** Throws a `RedisUrlError`, whose sentence repeats nothing of the URL. */
@@ -112,6 +112,7 @@ export class RedisConnection {
 
   /** Ends all connections. Commands that are still under way fail. */
   async close(): Promise<void> {
+    this.#sendHeldBack()
     const [subscriber, home] = [this.#subscriber, this.#home]
     this.#subscriber = this.#home = this.#connecting = undefined
     this.#isAvailable = false
@@ -162,17 +163,18 @@ export class RedisConnection {
    * the same turn of the event loop: a write costs more than what is in it.
    */
   batch<T>(work: () => T): T {
-    if (!this.#isBatching) {
-      const streams = this.#home?.primaries.map(({ stream }) => stream) ?? []
-      for (const stream of streams) stream?.cork()
-      this.#isBatching = true
-      setImmediate(() => {
-        this.#isBatching = false
-        this.#hints.send((command) => this.run(command))
-        for (const stream of streams) stream?.uncork()
-      })
+    if (this.#heldBack === undefined) {
+      this.#heldBack = this.#home?.primaries.map(({ stream }) => stream) ?? []
+      for (const stream of this.#heldBack) stream?.cork()
+      setImmediate(() => this.#sendHeldBack())
     }
     return work()
+  }
+
+  #sendHeldBack(): void {
+    this.#hints.send((command) => this.run(command))
+    for (const stream of this.#heldBack ?? []) stream?.uncork()
+    this.#heldBack = undefined
   }
 
   /** Sends an entry of an index at the end of this turn, with all others; without a score it is taken out. Never fails. */
