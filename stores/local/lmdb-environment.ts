@@ -73,7 +73,12 @@ export class LmdbEnvironment<D extends object> {
   async close(): Promise<void> {
     const opened = this.#open
     this.#open = undefined
-    await this.#busy(async () => opened?.root.close())
+    this.#changing++
+    try {
+      await this.#turns.changing(async () => opened?.root.close())
+    } finally {
+      this.#changing--
+    }
   }
 
   read<T>(read: (databases: D) => T): T {
@@ -88,29 +93,23 @@ export class LmdbEnvironment<D extends object> {
   /** All changes of `change` are committed as one, together with those of others who ask at the same time. */
   async change<T>(change: (databases: D) => T): Promise<T> {
     this.#require()
+    this.#changing++
     try {
-      return await this.#busy(() => {
+      return await this.#turns.changing(() => {
         const { root, databases } = this.#require()
         return root.transaction(() => change(databases))
       })
     } catch (error) {
       ignoreReason(error)
       throw error instanceof StoreError ? error : asStoreError(error, this.#options.path)
+    } finally {
+      this.#changing--
     }
   }
 
   /** Fails with `unavailable` when it is not open. */
   require(): void {
     this.#require()
-  }
-
-  async #busy<T>(work: () => Promise<T>): Promise<T> {
-    this.#changing++
-    try {
-      return await this.#turns.changing(work)
-    } finally {
-      this.#changing--
-    }
   }
 
   #openAll(): OpenEnvironment<D> {

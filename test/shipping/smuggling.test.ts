@@ -108,7 +108,8 @@ describe.each(places)('a request hidden from %s', (where, port) => {
     expect(await besieged.shown(victim)).toBe('0/5')
   })
 
-  it('leaves nothing behind', () => besieged.expectCalm())
+  // nginx may keep a connection for a minute, until somebody needs it.
+  it('leaves nothing behind', () => besieged.expectCalm(75_000), 90_000)
 })
 
 describe.each(places)('a path that is written oddly, to %s', (where, port) => {
