@@ -343,7 +343,10 @@ export interface Locker {
 
 export interface WaitOptions {
   readonly timeoutMs: number
+  /** Looked at only where there is somebody to wait for: it may be made then, which costs more than a lock that is free. */
   readonly signal?: AbortSignal
+  /** Whether the signal has aborted, for who would not have it made. */
+  readonly isAborted?: boolean
 }
 
 export interface AcquireOptions extends WaitOptions {

@@ -2,6 +2,7 @@
  * What is counted while uploads run, as plain numbers: bumping one costs nothing worth a thought, and whoever wants to
  * know reads them. Nothing here grows with uploads, owners or time.
  */
+import { PassingSet, type Place } from './passing.ts'
 
 /** How long things took: counts in buckets. Nothing is kept of a single one. */
 export class Spread {
@@ -73,7 +74,7 @@ export class Meter {
   readonly redisCommands = new Spread([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 2.5])
   readonly hookInvocations = new Counts([...hookTypes, ...terminationHookTypes])
   readonly hookErrors = new Counts([...hookTypes, ...terminationHookTypes])
-  readonly #bodies = new Set<RunningBody>()
+  readonly #bodies = new PassingSet<RunningBody>()
   #endedBytes = 0
 
   /** Bytes of uploads that came, those of running bodies too. */
@@ -100,12 +101,14 @@ export class Meter {
     this.#endedBytes += bytes
   }
 
-  bodyBegins(body: RunningBody): void {
-    this.#bodies.add(body)
+  /** Counts a body until what is returned is given to `bodyEnds`. */
+  bodyBegins(body: RunningBody): Place<RunningBody> {
+    return this.#bodies.add(body)
   }
 
-  bodyEnds(body: RunningBody): void {
-    if (this.#bodies.delete(body)) this.#endedBytes += body.receivedBytes
+  bodyEnds(place: Place<RunningBody>): void {
+    this.#endedBytes += place.member?.receivedBytes ?? 0
+    place.leave()
   }
 }
 

@@ -58,6 +58,10 @@ export class BodyExchange implements Exchange {
     return this.#whole.signal
   }
 
+  get isGone(): boolean {
+    return this.#whole.isGone
+  }
+
   get request(): ServerRequest {
     return this.#whole.request
   }

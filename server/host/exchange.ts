@@ -31,6 +31,8 @@ export interface Exchange {
   wholeBody?(length: number): Uint8Array | undefined
   /** Aborts when the client is gone. */
   readonly signal: AbortSignal
+  /** Whether it has aborted; costs less. */
+  readonly isGone: boolean
   /** What hooks written for @tus/server are given. */
   readonly request: ServerRequest
 }
@@ -106,6 +108,10 @@ export class NodeExchange implements Exchange {
     return (req.read() as Buffer | null) ?? undefined
   }
 
+  get isGone(): boolean {
+    return this.#res.destroyed && !this.#res.writableFinished
+  }
+
   get signal(): AbortSignal {
     if (this.#gone === undefined) {
       const gone = new AbortController()
@@ -174,6 +180,10 @@ export class WebExchange implements Exchange {
 
   get signal(): AbortSignal {
     return this.request.signal
+  }
+
+  get isGone(): boolean {
+    return this.signal.aborted
   }
 
   /**

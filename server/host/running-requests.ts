@@ -13,16 +13,17 @@ interface Running {
 }
 
 export class RunningRequests {
-  readonly #bySocket = new WeakMap<Socket, Set<Running>>()
+  readonly #bySocket = new WeakMap<Socket, Running[]>()
   #count = 0
   #onNone: (() => void)[] = []
 
   add(req: IncomingMessage, res: ServerResponse): void {
     const running = { req, res, facts: factsOf(req) }
-    const all = this.#allOn(req.socket).add(running)
+    const all = this.#allOn(req.socket)
+    all.push(running)
     this.#count++
     res.once('close', () => {
-      all.delete(running)
+      all.splice(all.indexOf(running), 1)
       if (--this.#count === 0) for (const resolve of this.#onNone.splice(0)) resolve()
     })
   }
@@ -37,10 +38,10 @@ export class RunningRequests {
     if (this.#count > 0) await new Promise<void>((resolve) => this.#onNone.push(resolve))
   }
 
-  #allOn(socket: Socket): Set<Running> {
+  #allOn(socket: Socket): Running[] {
     let all = this.#bySocket.get(socket)
     if (all === undefined) {
-      all = new Set()
+      all = []
       this.#bySocket.set(socket, all)
       socket.once('close', () => process.nextTick(() => this.#closeWaiting(socket)))
     }

@@ -2,7 +2,7 @@
  * Writes an answer so that the client can read it, also while it is still sending. Closing a connection with unread
  * bytes in it makes the system reset it, and the client loses the answer that was already on its way.
  */
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { setTimeout as delay, setImmediate as immediate } from 'node:timers/promises'
@@ -51,11 +51,10 @@ export async function sendReply(
   if (res.destroyed) return
   const isUnread = !req.complete
   const text = status === 204 || status === 304 || req.method === 'HEAD' ? undefined : (body ?? '')
-  res.writeHead(status, {
-    ...headers,
-    ...(text !== undefined && { 'Content-Length': Buffer.byteLength(text) }),
-    ...(isUnread && { Connection: 'close' }),
-  })
+  const head: OutgoingHttpHeaders = Object.assign({}, headers)
+  if (text !== undefined) head['Content-Length'] = Buffer.byteLength(text)
+  if (isUnread) head.Connection = 'close'
+  res.writeHead(status, head)
   if (!isUnread || facts.expectsContinue) {
     res.end(text)
     return

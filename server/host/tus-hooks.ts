@@ -91,6 +91,10 @@ export class HookedRequest implements UploadRequest {
     return asks ? undefined : this.#exchange.wholeBody?.(length)
   }
 
+  get isGone(): boolean {
+    return this.#exchange.isGone
+  }
+
   get signal(): AbortSignal {
     return this.#exchange.signal
   }

@@ -40,9 +40,9 @@ export async function createAtOnce(
   request: UploadRequest,
 ): Promise<UploadRecord> {
   const { length } = body
-  const { mark, ...draft } = newRecord(head, length)
+  const { mark } = newRecord(head, length)
   await request.reauthorize()
-  await request.beforeFinish({ ...draft, mark: { ...mark, offset: length } })
+  await request.beforeFinish({ head, mark: { ...mark, offset: length } })
   const record = await bytes.createFinished!(head, body)
   meter.madeWhole(length)
   try {

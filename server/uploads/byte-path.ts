@@ -5,7 +5,8 @@
  * contiguous prefix of writes that have returned. Checkpoints move the mark there, by time and by bytes.
  */
 import type { Readable } from 'node:stream'
-import type { Pulse } from './pulse.ts'
+import type { Place } from '../../stores/passing.ts'
+import type { Pulse, Ticking } from './pulse.ts'
 import { noteReceived } from './young-garbage.ts'
 
 const batchBytes = 1024 * 1024
@@ -80,6 +81,7 @@ export class Receiver {
   #isPaused = false
   /** Set once no more bytes are taken; the receiver then only writes out what it has. */
   #ending: Ended | undefined
+  readonly #place: Place<Ticking>
   readonly #startedAt: number
   #lastByteAt: number
 
@@ -99,7 +101,7 @@ export class Receiver {
     source.on('end', this.#onEnd)
     source.on('error', this.#onGone)
     source.on('close', this.#onGone)
-    pulse.add(this)
+    this.#place = pulse.add(this)
     if (source.destroyed && !source.readableEnded) this.#onGone()
   }
 
@@ -294,7 +296,7 @@ export class Receiver {
     source.off('error', this.#onGone)
     source.on('error', ignore) // The client may still go away while its answer is made.
     source.pause()
-    pulse.remove(this)
+    pulse.remove(this.#place)
   }
 }
 

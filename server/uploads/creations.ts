@@ -76,7 +76,9 @@ export class Creations {
     request: UploadRequest,
   ): UploadHead {
     return {
-      ...{ id, createdAt: this.#parts.now(), dialect: dialect ?? 'tus' },
+      id,
+      createdAt: this.#parts.now(),
+      dialect: dialect ?? 'tus',
       ...newHeadOf(request, metadata),
       ...(partial !== undefined && { concat: partial }),
       ...(digest && { digest }),
@@ -113,7 +115,7 @@ export class Creations {
         teller.tell('created', hold.kept, request)
         const filled = adoption
           ? await hold.adopt(adoption, source, request)
-          : await hold.fill({ ...command, offset: 0, maxBytes: making.maxBytes }, request)
+          : await hold.fill({ offset: 0, maxBytes: making.maxBytes, ...command }, request)
         if (filled.why === 'overflow') throw overflowOf(filled, command.length)
         return answerOf(filled, 'created', settings.expiry)
       } catch (error) {

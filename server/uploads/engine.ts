@@ -185,7 +185,7 @@ export class UploadEngine implements HoldContext {
       const room = this.quotas?.roomOf(record!, request)
       if (room) await hold.within(room, length ?? command.offset + (command.contentLength ?? 0))
       try {
-        const filled = await hold.fill({ ...command, length, maxBytes, hasBody }, request)
+        const filled = await hold.fill({ maxBytes, hasBody, ...command, length }, request)
         return answerOf(filled, 'appended', this.settings.expiry)
       } catch (error) {
         await this.#lifetime.removeUnwanted(error, hold, lock, request)

@@ -243,7 +243,7 @@ export class UploadHold {
       leastBytesPerSecond: settings.leastBytesPerSecond,
     })
     this.#receiver = receiver
-    meter.bodyBegins(receiver)
+    const counted = meter.bodyBegins(receiver)
     const onLost = () => receiver.stop('lease-lost')
     const onUnwanted = () => {
       this.#unwanted = stopping?.reason
@@ -258,7 +258,7 @@ export class UploadHold {
     } finally {
       lock.lost.removeEventListener('abort', onLost)
       stopping?.removeEventListener('abort', onUnwanted)
-      meter.bodyEnds(receiver)
+      meter.bodyEnds(counted)
     }
   }
 

@@ -2,6 +2,8 @@
  * One timer for all running bodies of a process: it moves their checkpoints, and notices the silent ones. It goes through
  * them a few at a time, or a crowd that began together would stop everybody else whenever its checkpoints are due.
  */
+import { PassingSet, type Place } from '../../stores/passing.ts'
+
 export interface Ticking {
   /** True when this made work. */
   tick(now: number): boolean
@@ -14,14 +16,14 @@ const workAtOnce = 64
 const partAtOnce = 0.01
 
 export class Pulse {
-  readonly #members = new Set<Ticking>()
+  readonly #members = new PassingSet<Ticking>()
   readonly #everyMs: number
   readonly now: () => number
   #timer: NodeJS.Timeout | undefined
   /** How many of them have their turn now. */
   #due = 0
   /** Where the round is; members may come and go meanwhile. */
-  #round: Iterator<Ticking> = this.#members.values()
+  #round = this.#members[Symbol.iterator]()
 
   constructor({
     everyMs = 500,
@@ -40,14 +42,14 @@ export class Pulse {
     return this.#members.size
   }
 
-  /** Runs only while it has members. */
-  add(member: Ticking): void {
-    this.#members.add(member)
+  /** Runs only while it has members. What is returned is to be given to `remove`. */
+  add(member: Ticking): Place<Ticking> {
     this.#timer ??= setInterval(() => this.#goOn(), this.#everyMs / slices)
+    return this.#members.add(member)
   }
 
-  remove(member: Ticking): void {
-    this.#members.delete(member)
+  remove(place: Place<Ticking>): void {
+    place.leave()
     if (this.#members.size > 0) return
     clearInterval(this.#timer)
     this.#timer = undefined
@@ -71,7 +73,7 @@ export class Pulse {
         // Whoever came first in this slice has had its turn.
         if (isNewRound) return
         isNewRound = true
-        this.#round = this.#members.values()
+        this.#round = this.#members[Symbol.iterator]()
         next = this.#round.next()
         if (next.done) return
       }

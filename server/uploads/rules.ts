@@ -89,6 +89,7 @@ function tooLarge(maxBytes: number): Refusal {
 
 /** An upload that is about to be made. */
 export function newRecord(head: UploadHead, length: number | undefined): UploadRecord {
-  const mark = { state: 'open', offset: 0, syncedOffset: 0, generation: 0, sequence: 0 } as const
-  return { head, mark: { ...mark, ...(length !== undefined && { length }), movedAt: head.createdAt } }
+  const known = length === undefined ? {} : { length }
+  const mark = { state: 'open', offset: 0, syncedOffset: 0, generation: 0, sequence: 0, ...known } as const
+  return { head, mark: { movedAt: head.createdAt, ...mark } }
 }

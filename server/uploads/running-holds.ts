@@ -3,17 +3,20 @@
  * all of it at its last byte, and knows when nothing is left.
  */
 import type { AcquireOptions, Lock, Locker } from '../../stores/contracts.ts'
+import { PassingSet, type Place } from '../../stores/passing.ts'
 import type { Outcome } from '../protocol/messages.ts'
 import { type HoldContext, UploadHold } from './hold.ts'
 import type { UploadRequest } from './upload-request.ts'
 
+/** The request for which an upload is waited for. */
+type Waiter = Pick<UploadRequest, 'signal' | 'isGone'>
 /** Something that is to end when this server does. */
 type Running = Pick<UploadHold, 'drain'>
 
 export class RunningHolds {
   readonly #context: HoldContext
   readonly #locker: Locker
-  readonly #running = new Set<Running>()
+  readonly #running = new PassingSet<Running>()
   readonly #draining = new AbortController()
   #drained: Promise<void> | undefined
   #onIdle: (() => void) | undefined
@@ -47,7 +50,8 @@ export class RunningHolds {
   ): Promise<Outcome> {
     const { meter } = this.#context
     const hold = new UploadHold(this.#context, id)
-    meter.held = this.#running.add(hold).size
+    const place = this.#running.add(hold)
+    meter.held = this.#running.size
     const askedAt = performance.now()
     let isUnlocked = true
     try {
@@ -61,18 +65,17 @@ export class RunningHolds {
     } finally {
       if (isUnlocked) meter.lockWaits.add(performance.now() - askedAt)
       await hold.release()
-      this.#letGo(hold)
+      this.#letGo(place)
     }
   }
 
   /** Runs `work`, which needs no lock. Nothing can end it early, and nothing has to: a drain waits for it. */
   async withoutLock<T>(work: () => Promise<T>): Promise<T> {
-    const running = { drain() {} }
-    this.#running.add(running)
+    const place = this.#running.add({ drain() {} })
     try {
       return await work()
     } finally {
-      this.#letGo(running)
+      this.#letGo(place)
     }
   }
 
@@ -81,21 +84,42 @@ export class RunningHolds {
   }
 
   /** How long a request waits for others to let go of an upload. */
-  waitOptions(request: Pick<UploadRequest, 'signal'>, onWanted?: () => void): AcquireOptions {
-    const draining = this.#draining.signal
-    return {
-      timeoutMs: this.#context.settings.acquireLockTimeoutMs,
-      // Only asked for when there is somebody to wait for.
-      get signal() {
-        return draining.aborted ? request.signal : AbortSignal.any([request.signal, draining])
-      },
-      ...(onWanted && { onWanted }),
-    }
+  waitOptions(request: Waiter, onWanted?: () => void): AcquireOptions {
+    return new Patience(this.#context.settings.acquireLockTimeoutMs, request, this.#draining.signal, onWanted)
   }
 
-  #letGo(running: Running): void {
-    this.#running.delete(running)
+  #letGo(place: Place<Running>): void {
+    place.leave()
     this.#context.meter.held = this.#running.size
     if (this.#running.size === 0) this.#onIdle?.()
+  }
+}
+
+/**
+ * Makes the signal only when there is somebody to wait for. As an object literal its accessor would be a new hidden class
+ * for each request (docs/decisions/garbage-of-requests.md).
+ */
+class Patience implements AcquireOptions {
+  readonly timeoutMs: number
+  readonly onWanted?: () => void
+  readonly #request: Waiter
+  readonly #draining: AbortSignal
+  #signal: AbortSignal | undefined
+
+  constructor(timeoutMs: number, request: Waiter, draining: AbortSignal, onWanted: (() => void) | undefined) {
+    this.timeoutMs = timeoutMs
+    this.#request = request
+    this.#draining = draining
+    if (onWanted) this.onWanted = onWanted
+  }
+
+  get isAborted(): boolean {
+    return this.#request.isGone ?? this.#request.signal.aborted
+  }
+
+  get signal(): AbortSignal {
+    const { signal } = this.#request
+    this.#signal ??= this.#draining.aborted ? signal : AbortSignal.any([signal, this.#draining])
+    return this.#signal
   }
 }

@@ -25,11 +25,11 @@ export function newHeadOf(
   { asker: { owner }, client }: Pick<UploadRequest, 'asker' | 'client'>,
   metadata: string | undefined,
 ): Pick<UploadHead, 'owner' | 'client' | 'metadata'> {
-  return {
-    ...(metadata !== undefined && { metadata }),
-    ...(owner !== undefined && { owner }),
-    ...(client !== undefined && { client }),
-  }
+  const head: { owner?: string; client?: string; metadata?: string } = {}
+  if (metadata !== undefined) head.metadata = metadata
+  if (owner !== undefined) head.owner = owner
+  if (client !== undefined) head.client = client
+  return head
 }
 
 /** What the engine needs of one request. */
@@ -45,6 +45,8 @@ export interface UploadRequest {
   readonly waitsToSend?: boolean
   /** Aborts when the client is gone. */
   readonly signal: AbortSignal
+  /** Whether it has aborted, where that is known without it. */
+  readonly isGone?: boolean
   /** Whose request it is, and what is shown to it. */
   readonly asker: Asker
   /** The network address that it comes from, as far as it is counted; undefined where addresses are not. */

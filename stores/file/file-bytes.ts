@@ -15,6 +15,7 @@ import {
   type UploadRecord,
 } from '../contracts.ts'
 import type { Meter } from '../meter.ts'
+import { PassingMap } from '../passing.ts'
 import { linkFrom } from './adoption.ts'
 import { checkFolder, createMark } from './create-mark.ts'
 import { type Durability, FileAppender, type OpenUpload, recordOf, rewind } from './file-appender.ts'
@@ -83,7 +84,7 @@ export class FileBytes implements ByteStore {
   readonly #backgroundSyncBytes: number
   readonly #writer = newWriter()
   /** Who writes to an upload here, until its last write has returned. */
-  readonly #writing = new Map<string, FileAppender>()
+  readonly #writing = new PassingMap<string, FileAppender>()
   readonly #claims: Claims
   readonly #meter: Meter | undefined
   #durability: Durability
@@ -357,7 +358,6 @@ export class FileBytes implements ByteStore {
   #hold(parts: OpenUpload): FileAppender {
     const { id } = parts.head
     const appender = new FileAppender({
-      ...parts,
       fileSystem: this.#fileSystem,
       layout: this.layout,
       durability: this.#durability,
@@ -367,6 +367,7 @@ export class FileBytes implements ByteStore {
       backgroundSyncBytes: this.#backgroundSyncBytes,
       meter: this.#meter,
       onClose: (closed) => this.#forget(id, closed),
+      ...parts,
     })
     this.#writing.set(id, appender)
     return appender

@@ -7,6 +7,7 @@
 import type { FileLayout } from './file-layout.ts'
 import { asStoreError, type FileSystem } from './file-system.ts'
 import { type MarkContent, MarkFile } from './mark-file.ts'
+import { isThere } from './opening.ts'
 
 /** The mark that counts, the file it is in, and the highest generation that anybody has claimed. */
 export interface Current extends MarkContent {
@@ -38,14 +39,17 @@ export async function openMarks(
   let live: (MarkContent & { mark: MarkFile; generation: number }) | undefined
   try {
     for (let generation = 0; ; generation++) {
-      const mark = await MarkFile.open(fileSystem, layout.mark(id, generation), flags)
-      if (mark === undefined) return live && { ...live, highest: generation - 1 }
+      const file = layout.mark(id, generation)
+      // Hardly ever is there a later one; to look costs less than an open that fails.
+      const mayBeThere = generation === 0 || (await isThere(fileSystem, file))
+      const mark = mayBeThere ? await MarkFile.open(fileSystem, file, flags) : undefined
+      if (mark === undefined) return live && { highest: generation - 1, ...live }
       const content = await contentOrClosed(mark)
       // Where a file system folds upper and lower case, the file may be another upload's.
       const isGone = live?.generation === 0 && live.slot.state === 'terminated'
       const counts = content !== 'incomplete' && content.head.id === id && !isGone
       const replaced = counts ? live?.mark : mark
-      if (counts) live = { ...content, mark, generation }
+      if (counts) live = { mark, generation, ...content }
       await replaced?.close()
       if (live === undefined) return undefined
     }

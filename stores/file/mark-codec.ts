@@ -22,7 +22,7 @@ export interface Slot extends Mark {
 export const slotBytes = 512
 export const headPosition = 2 * slotBytes
 /** Enough for both slots and nearly every head in one read. */
-export const firstReadBytes = 4096
+export const firstReadBytes = 2048
 
 const magic = 0x544d524b // TMRK
 const version = 1
@@ -41,7 +41,7 @@ export function slotPosition(sequence: number): number {
 }
 
 export function encodeSlot(slot: Slot): Buffer {
-  const out = Buffer.alloc(slotBytes)
+  const out = Buffer.allocUnsafe(slotBytes).fill(0)
   out.writeUInt32BE(magic, 0)
   out.writeUInt8(version, 4)
   out.writeUInt8(states.indexOf(slot.state), 5)
@@ -95,6 +95,11 @@ export function encodeHead(head: UploadHead): Buffer {
   out.writeUInt32BE(crc32(text), 4)
   text.copy(out, 8)
   return out
+}
+
+/** Whether the head that begins at byte 0 of `bytes` ends in them, if it is sound. */
+export function holdsHead(bytes: Buffer): boolean {
+  return bytes.length > 8 && bytes.length >= 8 + bytes.readUInt32BE(0)
 }
 
 /** The head that begins at byte 0 of `bytes`; the number of bytes that are needed when there are too few; or undefined. */

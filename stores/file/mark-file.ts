@@ -10,6 +10,7 @@ import {
   encodeSlot,
   firstReadBytes,
   headPosition,
+  holdsHead,
   newestSlot,
   type Slot,
   slotBytes,
@@ -17,6 +18,8 @@ import {
   tombstoneSequence,
 } from './mark-codec.ts'
 import { isOfEarlierBoot } from './writer.ts'
+
+const noSlots = Buffer.alloc(headPosition)
 
 export interface MarkContent {
   readonly head: UploadHead
@@ -73,7 +76,7 @@ export class MarkFile {
 
   /** Writes head and slots of a new mark. Without a slot it stays a claim. */
   async fill(head: UploadHead, slot: Slot | undefined): Promise<void> {
-    const content = Buffer.concat([Buffer.alloc(headPosition), encodeHead(head)])
+    const content = Buffer.concat([noSlots, encodeHead(head)])
     if (slot) encodeSlot(slot).copy(content, slotPosition(slot.sequence))
     await writeWhole(this.#handle, content, 0)
   }
@@ -148,13 +151,13 @@ async function openIfThere(
 
 /** Reads until the head is there, so that a small mark costs one read; a damaged one is read to its end. */
 async function readFully(handle: OpenFile, wanted: number): Promise<Buffer> {
-  const bytes = Buffer.alloc(wanted)
+  const bytes = Buffer.allocUnsafe(wanted)
   let filled = 0
   while (filled < wanted) {
     const { bytesRead } = await handle.read(bytes, filled, wanted - filled, filled)
     if (bytesRead === 0) break
     filled += bytesRead
-    if (typeof decodeHead(bytes.subarray(headPosition, filled)) === 'object') break
+    if (holdsHead(bytes.subarray(headPosition, filled))) break
   }
   return bytes.subarray(0, filled)
 }

@@ -82,7 +82,7 @@ export function quickFiles(pace = new Pace(), parking = new Parking()): FileSyst
       ),
     stat: (file: string) =>
       pace.run(
-        () => withoutStack(() => fs.statSync(file)),
+        () => statInPlace(file),
         () => promises.stat(file),
       ),
   }
@@ -253,6 +253,13 @@ function inThread<T>(start: (done: Done<T>) => void): Promise<T> {
 
 function openInPlace(file: string, flags: string | number): number {
   return withoutStack(() => fs.openSync(file, flags))
+}
+
+function statInPlace(file: string): Stats {
+  const stats = fs.statSync(file, { throwIfNoEntry: false })
+  if (stats) return stats
+  const error = withoutStack(() => new Error(`ENOENT: no such file or directory, stat '${file}'`))
+  throw Object.assign(error, { code: 'ENOENT', syscall: 'stat', path: file })
 }
 
 /** Most failures are files that are not there, as was expected; to say where from costs more than to look for one. */

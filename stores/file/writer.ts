@@ -40,7 +40,12 @@ export function nextSlot(
 ): Slot {
   const { state, offset, syncedOffset, generation, sequence, movedAt } = from
   return {
-    ...{ state, offset, syncedOffset, generation, movedAt, writer },
+    state,
+    offset,
+    syncedOffset,
+    generation,
+    movedAt,
+    writer,
     ...(length !== undefined && { length }),
     sequence: sequence + 1,
     isReleased: false,

@@ -8,6 +8,7 @@
 import type { Lock as TusLock, Locker as TusLocker } from '@tus/utils'
 import type { AcquireOptions, Lock, LockError, Locker, WaitOptions } from '../contracts.ts'
 import { lockError } from '../lock-error.ts'
+import { PassingMap } from '../passing.ts'
 import { newTusLock } from '../tus-lock.ts'
 import { LastingLock } from './lasting-lock.ts'
 
@@ -20,7 +21,7 @@ export interface LocalLockerOptions {
 }
 
 export class LocalLocker implements Locker, TusLocker {
-  readonly #held = new Map<string, LocalLock>()
+  readonly #held = new PassingMap<string, LocalLock>()
   readonly #acquireTimeoutMs: number
   /** When holders were asked to release, oldest first; those of the last second matter. */
   readonly #askedAt = new Map<string, number>()

@@ -13,6 +13,8 @@ export type LockRequest =
 export type LockReply =
   | readonly ['held', turn: number, fence: number, isTakeOver: boolean]
   | readonly ['free', turn: number, hadToWait: boolean]
+  /** Somebody else has it; one of the others comes later. */
+  | readonly ['waiting', turn: number]
   /** May come before `held`. */
   | readonly ['wanted', turn: number]
   | readonly ['failed', turn: number, code: LockErrorCode]

@@ -5,7 +5,8 @@
  * on when its holder lets go, or when the parent has seen that process exit; then it can write no more, and its
  * successor goes on in the same files.
  */
-import { type Lock, LockError } from '../contracts.ts'
+import { type AcquireOptions, type Lock, LockError } from '../contracts.ts'
+import { PassingMap } from '../passing.ts'
 import { LocalLocker } from './local-locker.ts'
 import { Batch, type LockReply, type LockRequest } from './lock-messages.ts'
 
@@ -23,17 +24,40 @@ export class LockServer {
   }
 }
 
-interface Turn {
-  lock?: Lock
-  /** Made when somebody has to wait. */
-  waiting?: AbortController
+/** What a process has asked for and not given back. */
+class Turn implements AcquireOptions {
+  readonly timeoutMs: number
+  readonly onWanted: () => void
+  lock: Lock | undefined
+  readonly #onWait: () => void
+  #waiting: AbortController | undefined
+
+  constructor(timeoutMs: number, onWait: () => void, onWanted: () => void) {
+    this.timeoutMs = timeoutMs
+    this.#onWait = onWait
+    this.onWanted = onWanted
+  }
+
+  /** Made when it has to wait. */
+  get signal(): AbortSignal {
+    if (this.#waiting === undefined) {
+      this.#waiting = new AbortController()
+      this.#onWait()
+    }
+    return this.#waiting.signal
+  }
+
+  end(): void {
+    void this.lock?.release()
+    this.#waiting?.abort()
+  }
 }
 
 /** One process as the server of the locks sees it. */
 export class LockPeer {
   readonly #locker: LocalLocker
   readonly #replies: Batch<LockReply>
-  readonly #turns = new Map<number, Turn>()
+  readonly #turns = new PassingMap<number, Turn>()
   #isGone = false
 
   constructor(locker: LocalLocker, send: (replies: readonly LockReply[]) => void) {
@@ -57,23 +81,19 @@ export class LockPeer {
   }
 
   async #take([wish, number, id, timeoutMs]: Exclude<LockRequest, readonly ['end', number]>): Promise<void> {
-    const turn: Turn = {}
-    this.#turns.set(number, turn)
-    const options = {
+    const turn = new Turn(
       timeoutMs,
-      get signal() {
-        turn.waiting ??= new AbortController()
-        return turn.waiting.signal
-      },
-      onWanted: () => this.#replies.add(['wanted', number]),
-    }
+      () => this.#replies.add(['waiting', number]),
+      () => this.#replies.add(['wanted', number]),
+    )
+    this.#turns.set(number, turn)
     try {
       if (wish === 'wait') {
-        const hadToWait = await this.#locker.untilFree(id, options)
+        const hadToWait = await this.#locker.untilFree(id, turn)
         if (this.#turns.delete(number)) this.#replies.add(['free', number, hadToWait])
         return
       }
-      const lock = await this.#locker.acquire(id, options)
+      const lock = await this.#locker.acquire(id, turn)
       turn.lock = lock
       if (this.#turns.has(number)) this.#replies.add(['held', number, lock.fence, lock.isTakeOver])
       else await lock.release()
@@ -86,7 +106,6 @@ export class LockPeer {
   #end(number: number): void {
     const turn = this.#turns.get(number)
     this.#turns.delete(number)
-    void turn?.lock?.release()
-    turn?.waiting?.abort()
+    turn?.end()
   }
 }

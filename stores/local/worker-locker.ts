@@ -5,7 +5,8 @@
  * go or has exited; so there is no lease, nothing is renewed, and `lost` never aborts.
  */
 import type { AcquireOptions, Lock, LockErrorCode, Locker, WaitOptions } from '../contracts.ts'
-import { lockError } from '../lock-error.ts'
+import { lockError, refuseAborted } from '../lock-error.ts'
+import { PassingMap } from '../passing.ts'
 import { LastingLock } from './lasting-lock.ts'
 import { Batch, type LockReply, type LockRequest } from './lock-messages.ts'
 
@@ -15,12 +16,14 @@ interface Waiting {
   granted(reply: LockReply): void
   fail(code: LockErrorCode): void
   want(): void
+  /** Somebody else has it. */
+  hasToWait(): void
 }
 
 export class WorkerLocker implements Locker {
   readonly #requests: Batch<LockRequest>
-  readonly #waiting = new Map<number, Waiting>()
-  readonly #held = new Map<number, LastingLock>()
+  readonly #waiting = new PassingMap<number, Waiting>()
+  readonly #held = new PassingMap<number, LastingLock>()
   #lastTurn = 0
   #isClosed = false
 
@@ -74,7 +77,8 @@ export class WorkerLocker implements Locker {
       if (what === 'wanted') {
         if (waiting) waiting.want()
         else this.#held.get(turn)?.want()
-      } else if (what === 'failed') waiting?.fail(reply[2])
+      } else if (what === 'waiting') waiting?.hasToWait()
+      else if (what === 'failed') waiting?.fail(reply[2])
       else waiting?.granted(reply)
     }
   }
@@ -82,14 +86,15 @@ export class WorkerLocker implements Locker {
   #ask(
     wish: 'acquire' | 'wait',
     id: string,
-    { timeoutMs, signal }: WaitOptions,
+    options: WaitOptions,
     want: () => void,
   ): Promise<[turn: number, reply: LockReply]> {
     if (this.#isClosed) throw lockError('unavailable')
-    if (signal?.aborted) throw lockError('aborted', signal.reason)
+    refuseAborted(options)
     this.#lastTurn += 1
     const turn = this.#lastTurn
     return new Promise((resolve, reject) => {
+      let signal: AbortSignal | undefined
       const leave = () => {
         signal?.removeEventListener('abort', onAbort)
         this.#waiting.delete(turn)
@@ -105,9 +110,13 @@ export class WorkerLocker implements Locker {
         leave()
         resolve([turn, reply])
       }
-      signal?.addEventListener('abort', onAbort)
-      this.#waiting.set(turn, { granted, fail, want })
-      this.#requests.add([wish === 'wait' ? 'wait' : 'acquire', turn, id, timeoutMs])
+      const hasToWait = () => {
+        signal = options.signal
+        if (signal?.aborted) onAbort()
+        else signal?.addEventListener('abort', onAbort)
+      }
+      this.#waiting.set(turn, { granted, fail, want, hasToWait })
+      this.#requests.add([wish === 'wait' ? 'wait' : 'acquire', turn, id, options.timeoutMs])
     })
   }
 

@@ -9,7 +9,8 @@
 import { randomBytes } from 'node:crypto'
 import type { Lock as TusLock, Locker as TusLocker } from '@tus/utils'
 import type { AcquireOptions, Lock, Locker, UploadRecord, WaitOptions } from '../contracts.ts'
-import { lockError } from '../lock-error.ts'
+import { lockError, refuseAborted } from '../lock-error.ts'
+import { PassingMap } from '../passing.ts'
 import { decodeIdentity, encodeIdentity, isProvablyDead, ownIdentity } from '../process-identity.ts'
 import { newTusLock } from '../tus-lock.ts'
 import { Checkpoints } from './checkpoints.ts'
@@ -57,7 +58,7 @@ export class RedisLocker implements Locker, TusLocker {
   readonly #channel: string
   readonly #holder = encodeIdentity(ownIdentity())
   /** Acquisitions under way, by token. */
-  readonly #turns = new Map<string, Turn>()
+  readonly #turns = new PassingMap<string, Turn>()
   readonly #home: LockHome = {
     release: (lock) => this.#release(lock),
     checkpoint: (lock, record, expiresAt) => this.#checkpoints.add(lock, record, expiresAt),
@@ -136,12 +137,12 @@ export class RedisLocker implements Locker, TusLocker {
   }
 
   /** Gives `work` a token and a place in the queue. */
-  async #enter<T>({ signal }: WaitOptions, work: (token: string, turn: Turn) => Promise<T>): Promise<T> {
-    if (signal?.aborted) throw lockError('aborted', signal.reason)
+  async #enter<T>(options: WaitOptions, work: (token: string, turn: Turn) => Promise<T>): Promise<T> {
+    refuseAborted(options)
     if (this.#started === undefined || !this.#connection.isAvailable) await this.#requireStarted()
 
     const token = randomBytes(12).toString('base64url')
-    const turn = new Turn(signal)
+    const turn = new Turn()
     this.#turns.set(token, turn)
     try {
       return await work(token, turn)
@@ -187,6 +188,7 @@ export class RedisLocker implements Locker, TusLocker {
         return { sentAt, fence: Number(reply[1]), isTakeOver: awaited !== '' || reply[2] === 1 }
       if (reply[0] === 'superseded') throw lockError('superseded')
       const [, holderToken, holder, leftMs] = reply
+      if (awaited === '') turn.endWith(options)
       awaited = holderToken
       if (await this.#freeIfDead(id, holderToken, holder)) continue
 

@@ -7,7 +7,7 @@ export type News = 'nothing' | 'ask' | End
 export type End = 'superseded' | 'aborted' | 'closed'
 
 export class Turn {
-  readonly #signal: AbortSignal | undefined
+  #signal: AbortSignal | undefined
   readonly #onAbort = () => this.end('aborted')
   #end: End | undefined
   #shouldAsk = false
@@ -15,9 +15,12 @@ export class Turn {
   /** Whether somebody already wants the lock that this turn is about to be given. */
   isWanted = false
 
-  constructor(signal: AbortSignal | undefined) {
+  /** Ends when the signal aborts, now or later; a second call does nothing. */
+  endWith({ signal }: { readonly signal?: AbortSignal }): void {
+    if (this.#signal !== undefined) return
     this.#signal = signal
-    signal?.addEventListener('abort', this.#onAbort)
+    if (signal?.aborted) this.end('aborted')
+    else signal?.addEventListener('abort', this.#onAbort)
   }
 
   isEnded(by: End): boolean {

@@ -4,6 +4,7 @@
  * There is a timer only while there is something to keep.
  */
 import { performance } from 'node:perf_hooks'
+import { PassingMap } from '../passing.ts'
 import type { Clock, Moment } from './lease.ts'
 import type { RedisConnection } from './redis-connection.ts'
 import type { RedisLock } from './redis-lock.ts'
@@ -28,7 +29,7 @@ const SUBSCRIBER_CHECK_TICKS = 5
 
 export class Upkeep {
   readonly #options: UpkeepOptions
-  readonly #held = new Map<string, RedisLock>()
+  readonly #held = new PassingMap<string, RedisLock>()
   readonly #leftovers = new Map<string, Leftover>()
   #timer: NodeJS.Timeout | undefined
   #ticks = 0
