@@ -129,6 +129,11 @@ export interface ByteStore {
    * but the id must be one that nobody else can know or make before this returns. Undefined in a store that cannot.
    */
   createFinished?(head: UploadHead, body: Uint8Array): Promise<UploadRecord>
+  /**
+   * Makes an empty upload that its creator does not write to; again `look` finds it so or not at all, no lock is needed, and
+   * nobody else can know the id. What failed once it was there stays, empty. Undefined in a store that cannot.
+   */
+  createEmpty?(head: UploadHead, length: number | undefined): Promise<UploadRecord>
   look(id: string): Promise<UploadRecord | undefined>
   /**
    * Opens an unfinished upload for one writer. Call under the lock. Undefined when it is gone or sealed: `look` tells.

@@ -1,7 +1,7 @@
 /**
- * A creation that brings all its bytes, made and finished in one step: no lock, one write of the record, nothing to clean
- * up but what the store made. Only where nobody can notice the difference: nobody names the upload or is told of it before
- * it is finished, and the whole body is there.
+ * Creations that need no lock, because nobody but their request can come upon the upload before they are answered: one that
+ * brings all its bytes, made and finished in one step, and one that brings none. Only where nobody can notice the
+ * difference: nobody names the upload, or is told of it meanwhile.
  */
 import type { ByteStore, RecordStore, UploadHead, UploadRecord } from '../../stores/contracts.ts'
 import type { Meter } from '../../stores/meter.ts'
@@ -45,12 +45,42 @@ export async function createAtOnce(
   await request.beforeFinish({ head, mark: { ...mark, offset: length } })
   const record = await bytes.createFinished!(head, body)
   meter.madeWhole(length)
-  try {
-    await records?.put(record)
-  } catch (error) {
-    // The mark is the truth and was written; a record that is missing is put later.
-    report({ is: 'record-failed', id: head.id, error })
-  }
+  await putRecord({ records, report }, record)
   await quotas?.ended(record)
   return record
+}
+
+/** Whether a creation brings nothing to receive or to verify, and makes nothing that somebody is to be told of. */
+export function bringsNothing(
+  { bytes, quotas, teller }: AtOnceParts,
+  { length, hasBody, checksum, partial }: CreateCommand,
+): boolean {
+  if (hasBody || length === 0 || checksum || partial !== undefined) return false
+  return bytes.createEmpty !== undefined && quotas === undefined && !teller.isHeard('created')
+}
+
+/** `expiresAt` in milliseconds since the epoch. */
+export async function createEmpty(
+  { bytes, records, meter, report }: AtOnceParts,
+  head: UploadHead,
+  length: number | undefined,
+  expiresAt: (record: UploadRecord) => number | undefined,
+): Promise<UploadRecord> {
+  const record = await bytes.createEmpty!(head, length)
+  meter.created++
+  await putRecord({ records, report }, record, expiresAt(record))
+  return record
+}
+
+/** The mark is the truth and was written; a record that is missing is put later. */
+async function putRecord(
+  { records, report }: Pick<AtOnceParts, 'records' | 'report'>,
+  record: UploadRecord,
+  expiresAt?: number,
+): Promise<void> {
+  try {
+    await records?.put(record, expiresAt)
+  } catch (error) {
+    report({ is: 'record-failed', id: record.head.id, error })
+  }
 }

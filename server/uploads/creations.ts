@@ -6,7 +6,7 @@
 import type { Lock, Locker, Now, UploadHead, UploadRecord } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
 import type { CreateCommand, Outcome } from '../protocol/messages.ts'
-import { type AtOnceParts, createAtOnce, takeWhole } from './at-once.ts'
+import { type AtOnceParts, bringsNothing, createAtOnce, createEmpty, takeWhole } from './at-once.ts'
 import type { EngineSettings } from './engine-parts.ts'
 import { checkEntry } from './entry-rules.ts'
 import type { UploadHold } from './hold.ts'
@@ -14,7 +14,7 @@ import type { InstantUploads } from './instant.ts'
 import type { Lifetime } from './lifetime.ts'
 import { answerOf, overflowOf } from './outcomes.ts'
 import type { Admitted } from './quotas.ts'
-import { refuseCreate } from './rules.ts'
+import { expiresAt, refuseCreate } from './rules.ts'
 import type { RunningHolds } from './running-holds.ts'
 import { newHeadOf, type UploadRequest } from './upload-request.ts'
 import type { WholeHashes } from './whole-hash.ts'
@@ -60,11 +60,14 @@ export class Creations {
     // What somebody chose as a name may be there: then it is not noted for another one, and who sends it is not disturbed.
     if ((head.id !== id || request.named) && (await this.#parts.bytes.look(head.id)))
       return { is: 'refused', refusal: new Refusal('exists') }
-    const body = this.#canBeAtOnce(id, head, request) ? takeWhole(this.#parts, command, request) : undefined
+    const needsNoLock = this.#needsNoLock(id, head, request)
+    const body = needsNoLock ? takeWhole(this.#parts, command, request) : undefined
     if (body) {
       const record = await holds.withoutLock(() => createAtOnce(this.#parts, head, body, request))
       return { is: 'created', record, expiresAt: undefined }
     }
+    if (needsNoLock && bringsNothing(this.#parts, command))
+      return holds.withoutLock(() => this.#makeEmpty(head, command))
     const source = instant.mayBeFound(head) ? await instant.find(head, length) : undefined
     const make = (admitted?: Admitted) => this.#make({ head, command, maxBytes, admitted, source }, request)
     return quotas ? quotas.admitting(head, { bytes, hasBody }, request, make) : make()
@@ -85,8 +88,15 @@ export class Creations {
     }
   }
 
-  /** Whether nobody but this request can come upon the upload before it is finished, and nobody has to hash it or to give it room. */
-  #canBeAtOnce(id: string, head: UploadHead, request: UploadRequest): boolean {
+  async #makeEmpty(head: UploadHead, { length }: CreateCommand): Promise<Outcome> {
+    const { settings } = this.#parts
+    const end = (record: UploadRecord) => expiresAt(record, settings.expiry)
+    const record = await createEmpty(this.#parts, head, length, end)
+    return { is: 'created', record, expiresAt: end(record) }
+  }
+
+  /** Whether nobody but this request can come upon the upload before it is answered, and nobody has to hash it or to give it room. */
+  #needsNoLock(id: string, head: UploadHead, request: UploadRequest): boolean {
     const { quotas, locker, hashes } = this.#parts
     // A name or a place that somebody chose is one that others may know.
     const isOwnPlace = head.id === id && head.storagePath === undefined && !request.named

@@ -17,27 +17,21 @@ import {
 import type { Meter } from '../meter.ts'
 import { PassingMap } from '../passing.ts'
 import { linkFrom } from './adoption.ts'
-import { checkFolder, createMark } from './create-mark.ts'
+import { checkFolder } from './create-mark.ts'
 import { type Durability, FileAppender, type OpenUpload, recordOf, rewind } from './file-appender.ts'
 import { FileConcatenation } from './file-concatenation.ts'
-import { FileLayout, ownId } from './file-layout.ts'
+import { FileLayout } from './file-layout.ts'
 import { FileNames } from './file-names.ts'
 import { FileOutbox } from './file-outbox.ts'
-import {
-  asStoreError,
-  errnoOf,
-  type FileSystem,
-  type OpenFile,
-  syncFolders,
-  tryToRemove,
-} from './file-system.ts'
+import { asStoreError, errnoOf, type FileSystem, type OpenFile, syncFolders } from './file-system.ts'
 import { type Current, openMarks, readMarks } from './mark-chain.ts'
 import type { Slot } from './mark-codec.ts'
 import type { MarkFile } from './mark-file.ts'
 import { isNetworkFileSystem } from './network-file-system.ts'
+import { makeAtRest, makeUpload } from './new-upload.ts'
 import { hasSuccessor, Opening } from './opening.ts'
 import { walkMarks } from './orphans.ts'
-import { checkPlace, withdraw } from './published.ts'
+import { withdraw } from './published.ts'
 import { type Pace, quickFiles } from './quick-files.ts'
 import { readBytes } from './read-bytes.ts'
 import { failUnless, Removal } from './removal.ts'
@@ -133,27 +127,24 @@ export class FileBytes implements ByteStore {
   async close(): Promise<void> {}
 
   async create(head: UploadHead, length: number | undefined): Promise<Appender> {
-    const { id } = head
+    return this.#hold(await makeUpload(this.#making, head, this.#emptySlot(length)))
+  }
+
+  async createEmpty(head: UploadHead, length: number | undefined): Promise<UploadRecord> {
+    const slot = { ...this.#emptySlot(length), isReleased: true }
+    const isSynced = this.#durability === 'checkpoint' || this.#isOnNetwork
+    await makeAtRest(this.#making, head, slot, isSynced)
+    return recordOf(this.layout, head, slot)
+  }
+
+  #emptySlot(length: number | undefined): Slot {
     const empty = { offset: 0, syncedOffset: 0, generation: 0, sequence: 0, movedAt: this.#now() }
-    const slot = this.#slot({ state: 'open', ...empty }, length)
-    if (head.storagePath !== undefined) await checkPlace(this.layout, head)
-    const mark = await createMark(this.#fileSystem, this.layout, id)
-    let data: OpenFile | undefined
-    try {
-      data = await this.#fileSystem.open(this.layout.data(id, 0), 'wx+')
-      // A take-over that came too late may have left a claim on an earlier upload with this id.
-      if (!ownId.test(id)) await this.#removal().removeMarksAbove(id, 0)
-      await mark.fill(head, slot)
-      return this.#hold({ head, slot, mark, data })
-    } catch (error) {
-      await Promise.allSettled([mark.close(), data?.close()])
-      // The mark goes last: as long as it is there nobody else can have made the other file.
-      const isClean = !data || (await tryToRemove(this.#fileSystem, this.layout.data(id, 0)))
-      if (isClean) await tryToRemove(this.#fileSystem, mark.path)
-      if (errnoOf(error) === 'EEXIST' || errnoOf(error) === 'EISDIR')
-        throw new StoreError('exists', 'a file with this id exists already')
-      throw asStoreError(error, 'create an upload')
-    }
+    return this.#slot({ state: 'open', ...empty }, length)
+  }
+
+  get #making() {
+    const removeClaims = (id: string) => this.#removal().removeMarksAbove(id, 0)
+    return { fileSystem: this.#fileSystem, layout: this.layout, removeClaims }
   }
 
   async createFinished(head: UploadHead, body: Uint8Array): Promise<UploadRecord> {

@@ -42,8 +42,13 @@ export class MarkFile {
 
   /** Opens a mark, or answers undefined when there is none. */
   static async open(fileSystem: FileSystem, file: string, flags: 'r' | 'r+'): Promise<MarkFile | undefined> {
-    const handle = await openIfThere(fileSystem, file, flags)
-    return handle && new MarkFile(handle, file)
+    try {
+      return new MarkFile(await fileSystem.open(file, flags), file)
+    } catch (error) {
+      const errno = errnoOf(error)
+      if (errno === 'ENOENT' || errno === 'ENOTDIR' || errno === 'ENAMETOOLONG') return undefined
+      throw error
+    }
   }
 
   /**
@@ -133,20 +138,6 @@ function isPerhapsUnsynced({ state, syncedOffset, writer }: Slot): boolean {
 function hasBothSlots(bytes: Buffer): boolean {
   const isWritten = (from: number) => bytes.subarray(from, from + slotBytes).some((byte) => byte !== 0)
   return bytes.length >= 2 * slotBytes && isWritten(0) && isWritten(slotBytes)
-}
-
-async function openIfThere(
-  fileSystem: FileSystem,
-  file: string,
-  flags: string,
-): Promise<OpenFile | undefined> {
-  try {
-    return await fileSystem.open(file, flags)
-  } catch (error) {
-    const errno = errnoOf(error)
-    if (errno === 'ENOENT' || errno === 'ENOTDIR' || errno === 'ENAMETOOLONG') return undefined
-    throw error
-  }
 }
 
 /** Reads until the head is there, so that a small mark costs one read; a damaged one is read to its end. */

@@ -59,6 +59,12 @@ class Play {
     return appender
   }
 
+  async createEmpty(store: FileBytes, head = {}): Promise<void> {
+    this.promise({ is: 'begun' })
+    await store.createEmpty(headOf(this.id, head), this.content.length)
+    this.promise({ is: 'open' })
+  }
+
   /** Writes what comes next, in two goes, and has it acknowledged. */
   async append(appender: Appender, to: number, last = false): Promise<void> {
     await this.write(appender, to)
@@ -136,6 +142,13 @@ export const scenarios: Record<string, Scenario> = {
     const appender = (await store.open(own))!
     await play.append(appender, 600, true)
     await appender.close()
+  },
+
+  'a creation that lets go of its upload at once, and its first bytes later': async (stage) => {
+    const store = await storeOn(stage)
+    const play = new Play(stage, own)
+    await play.createEmpty(store, { metadata: `name ${'x'.repeat(1500)}` })
+    await play.finish((await store.open(own))!)
   },
 
   'syncs in the background, while more is written': async (stage) => {

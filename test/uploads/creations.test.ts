@@ -1,0 +1,81 @@
+// Creations that need no lock: nobody but their request can come upon the upload before they are answered.
+
+import { rm } from 'node:fs/promises'
+import { expect, it, vi } from 'vitest'
+import type { CreateCommand } from '../../server/protocol/messages.ts'
+import { FileBytes } from '../../stores/file/file-bytes.ts'
+import { LocalLocker } from '../../stores/local/local-locker.ts'
+import { errno, faulty, filesIn } from '../stores/file/support.ts'
+import { append, createUpload, request, startEngine } from '../support/engine.ts'
+import { temporaryFolder } from '../support/folder.ts'
+
+const create: CreateCommand = {
+  do: 'create',
+  length: 5,
+  metadata: undefined,
+  isBytes: false,
+  hasBody: false,
+  contentLength: 0,
+  checksum: undefined,
+}
+
+function watchedLocker() {
+  const locker = new LocalLocker()
+  return { locker, acquire: vi.spyOn(locker, 'acquire') }
+}
+
+it('one without bytes asks for no lock, expires, is in the records, and goes on like any other', async () => {
+  const { locker, acquire } = watchedLocker()
+  const settings = { expiry: { afterMs: 60_000, mode: 'sliding' as const } }
+  const { engine } = await startEngine(await temporaryFolder(), { locker, audiences: [], settings })
+  const outcome = await engine.create(create, request())
+  if (outcome.is !== 'created') throw new Error(`it was ${outcome.is}`)
+  expect(acquire).not.toHaveBeenCalled()
+  const { record, expiresAt } = outcome
+  expect(expiresAt).toBe(record.mark.movedAt + 60_000)
+  expect(await engine.records!.get(record.head.id)).toEqual(record)
+  expect(await engine.records!.expiring(expiresAt!, 9)).toEqual([record.head.id])
+  expect(await engine.bytes.look(record.head.id)).toEqual(record)
+  expect(await append(engine, record.head.id, 0, 'hello')).toMatchObject({ is: 'appended' })
+  expect((await engine.bytes.look(record.head.id))?.mark).toMatchObject({ state: 'finished', offset: 5 })
+})
+
+it.each<[string, Parameters<typeof startEngine>[1], Partial<CreateCommand>, Parameters<typeof request>[1]]>([
+  ['brings bytes', { audiences: [] }, { hasBody: true, contentLength: 3 }, {}],
+  ['is finished by itself', { audiences: [] }, { length: 0 }, {}],
+  ['is a part', { audiences: [] }, { partial: 'partial' }, {}],
+  ['is told of', {}, {}, {}],
+  ['is named by others', { audiences: [] }, {}, { beforeCreate: async (head) => ({ ...head, id: 'named' }) }],
+])('one that %s asks for its lock', async (_, parts, change, changes) => {
+  const { locker, acquire } = watchedLocker()
+  const { engine } = await startEngine(await temporaryFolder(), { locker, ...parts })
+  expect(await engine.create({ ...create, ...change }, request('abc', changes))).toMatchObject({
+    is: 'created',
+  })
+  expect(acquire).toHaveBeenCalledOnce()
+})
+
+it('whatever step of one fails, nothing of it stays, and the next one is made', async () => {
+  let failed = 0
+  for (let step = 0; failed === step; step++) {
+    const directory = await temporaryFolder()
+    let left = Number.POSITIVE_INFINITY
+    const fileSystem = faulty(({ name }) => {
+      if (name === 'unlink' || name === 'handle.close' || left-- !== 0) return undefined
+      failed++
+      throw errno('EIO')
+    })
+    const bytes = new FileBytes({ directory, durability: 'none', fileSystem })
+    const { engine } = await startEngine(directory, { bytes, audiences: [] })
+    left = step
+    const outcome = await engine.create(create, request()).catch((error: Error) => error)
+    left = Number.POSITIVE_INFINITY
+    if (failed > step) {
+      expect(outcome).toBeInstanceOf(Error)
+      await rm(`${directory}/.tidemark`, { recursive: true })
+      expect(await filesIn(directory)).toEqual([])
+    }
+    expect((await bytes.look(await createUpload(engine, 5)))?.mark.offset).toBe(0)
+  }
+  expect(failed).toBe(3)
+})
