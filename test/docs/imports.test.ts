@@ -45,7 +45,7 @@ const rules: Record<string, Rule> = {
     others: /^(node:|undici$)/,
   },
   'server/uploads': {
-    ours: /^(server\/protocol\/messages|server\/errors|stores\/(contracts|ledger|meter))\.ts$/,
+    ours: /^(server\/protocol\/messages|server\/errors|stores\/(contracts|ledger|meter|passing))\.ts$/,
     others: /^node:(?!http|net|fs)/,
   },
   'server/metrics': {
