@@ -149,7 +149,7 @@ describe('a body that runs', () => {
     expect(after.value('tidemark_running_bodies')).toBe(0)
     expect(after.value('tidemark_open_uploads')).toBe(0)
     expect(after.value('tidemark_take_overs_total')).toBe(1)
-    expect(after.value('tidemark_lock_wait_seconds_count')).toBe(3)
+    expect(after.value('tidemark_lock_wait_seconds_count')).toBe(2)
     expect(after.value('tusd_bytes_received')).toBe(3)
     expect(after.value('tidemark_refusals_total{code="displaced"}')).toBe(1)
   })

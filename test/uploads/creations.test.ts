@@ -19,8 +19,8 @@ const create: CreateCommand = {
   checksum: undefined,
 }
 
-function watchedLocker() {
-  const locker = new LocalLocker()
+function watchedLocker(isLocal = true) {
+  const locker = Object.assign(new LocalLocker(), { isLocal })
   return { locker, acquire: vi.spyOn(locker, 'acquire') }
 }
 
@@ -78,4 +78,11 @@ it('whatever step of one fails, nothing of it stays, and the next one is made', 
     expect((await bytes.look(await createUpload(engine, 5)))?.mark.offset).toBe(0)
   }
   expect(failed).toBe(3)
+})
+
+it('one whose lock is kept elsewhere asks for it, to learn whether new data can be taken', async () => {
+  const { locker, acquire } = watchedLocker(false)
+  const { engine } = await startEngine(await temporaryFolder(), { locker, audiences: [] })
+  expect(await engine.create(create, request())).toMatchObject({ is: 'created' })
+  expect(acquire).toHaveBeenCalledOnce()
 })
