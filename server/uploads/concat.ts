@@ -136,8 +136,7 @@ export class Concatenator {
       return record
     }
     const { quotas } = this.#context
-    const need = { bytes: parts.leastLength, hasBody: false }
-    const record = quotas ? await quotas.admitting(head, need, request, make) : await make()
+    const record = quotas ? await quotas.admitting(head, parts.leastLength, request, make) : await make()
     this.#context.teller.tell('created', record, request)
     return this.#answer(record, request)
   }

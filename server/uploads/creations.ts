@@ -71,7 +71,12 @@ export class Creations {
       return holds.withoutLock(() => this.#makeEmpty(head, command))
     const source = instant.mayBeFound(head) ? await instant.find(head, length) : undefined
     const make = (admitted?: Admitted) => this.#make({ head, command, maxBytes, admitted, source }, request)
-    return quotas ? quotas.admitting(head, { bytes, hasBody }, request, make) : make()
+    if (!quotas) return make()
+    return quotas.admitting(head, bytes, request, async (admitted) => {
+      if (!hasBody) return make(admitted)
+      const patience = holds.waitOptions(request)
+      return quotas.running('creation', head, request, patience, () => make(admitted))
+    })
   }
 
   #draft(

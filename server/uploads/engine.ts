@@ -164,7 +164,8 @@ export class UploadEngine implements HoldContext {
     if (seen?.mark.state === 'finished') return appendNothing(seen, command, request, this)
     const hasBody = command.contentLength !== 0
     const work = () => this.#appendAlone(command, maxBytes, hasBody, request)
-    return this.quotas && hasBody ? this.quotas.running('append', seen!.head, request, work) : work()
+    if (!this.quotas || !hasBody) return work()
+    return this.quotas.running('append', seen!.head, request, this.#holds.waitOptions(request), work)
   }
 
   #appendAlone(

@@ -7,7 +7,7 @@
  * crash could leave uncounted, and what a crash left counted is found and put right.
  */
 import { randomUUID } from 'node:crypto'
-import type { Now, UploadHead, UploadRecord } from '../../stores/contracts.ts'
+import type { Now, UploadHead, UploadRecord, WaitOptions } from '../../stores/contracts.ts'
 import type { Ledger, LedgerEntry, QuotaLimits, Run } from '../../stores/ledger.ts'
 import { type Account, accountsOf, type QuotaPlan } from './quota-accounts.ts'
 import { overQuota, refuseTooLarge } from './quota-refusals.ts'
@@ -65,7 +65,7 @@ export class Quotas {
   /** Runs `make` when there is room for a new upload of `bytes`; gives the room back when nothing came of it. */
   async admitting<T>(
     head: UploadHead,
-    { bytes, hasBody }: { readonly bytes: number; readonly hasBody: boolean },
+    bytes: number,
     request: UploadRequest,
     make: (admitted: Admitted) => Promise<T>,
   ): Promise<T> {
@@ -83,20 +83,19 @@ export class Quotas {
       },
     }
     try {
-      return hasBody
-        ? await this.running('creation', head, request, () => make(admitted))
-        : await make(admitted)
+      return await make(admitted)
     } catch (error) {
       if (!isCreated) await this.#giveBack(head, accounts)
       throw error
     }
   }
 
-  /** Runs `work`, which receives a body, when not too many are received already. */
+  /** Runs `work`, which receives a body, when not too many are received already, or as soon as one of them has ended. */
   async running<T>(
     as: 'creation' | 'append',
     head: UploadHead,
     request: UploadRequest,
+    patience: WaitOptions,
     work: () => Promise<T>,
   ): Promise<T> {
     const runs: Run[] = []
@@ -105,7 +104,7 @@ export class Quotas {
       for (const { account, kind, limits } of this.#accounts({ ...head, client: request.client }, request)) {
         if (limits.runningRequests === Number.POSITIVE_INFINITY) continue
         const run = { account, id: head.id, token: randomUUID() }
-        const verdict = await this.#leases.begin(run, limits.runningRequests)
+        const verdict = await this.#leases.begin(run, limits.runningRequests, patience)
         if (verdict.is === 'refused') throw overQuota(as, verdict, kind, limits)
         runs.push(run)
       }

@@ -1,107 +1,21 @@
 // What quotas admit, and what they count when uploads grow, finish, fail, expire and go; with time handed in.
-import type { PassThrough } from 'node:stream'
 import { describe, expect, it } from 'vitest'
 import type { UploadEngine } from '../../server/uploads/engine.ts'
-import type { QuotaPlan } from '../../server/uploads/quota-accounts.ts'
-import { Quotas } from '../../server/uploads/quotas.ts'
 import { Sweeper } from '../../server/uploads/sweeper.ts'
-import type { Asker } from '../../server/uploads/upload-request.ts'
 import { StoreError } from '../../stores/contracts.ts'
-import { FileBytes } from '../../stores/file/file-bytes.ts'
 import { type Ledger, noLimits } from '../../stores/ledger.ts'
-import { LmdbLedger } from '../../stores/local/lmdb-ledger.ts'
-import { append, openBody, request, startEngine } from '../support/engine.ts'
-import { temporaryFolder } from '../support/folder.ts'
+import { ann, type CountedEngine, startCountedEngine } from '../support/counted-engine.ts'
+import { append, openBody, request } from '../support/engine.ts'
 
-const KiB = 1024
-const MiB = 1024 * KiB
-const startedAt = 1_900_000_000_000
+const MiB = 1024 * 1024
 const minuteMs = 60_000
-const ann: Asker = { owner: 'ann', seesAll: false }
-const noPlan: QuotaPlan = { owner: {}, address: {}, perIdentity: false }
-
-interface Counted {
-  readonly engine: UploadEngine
-  readonly ledger: Ledger
-  readonly directory: string
-  now: number
-  /** Open uploads, their bytes, and the bytes of all; of ann, unless somebody else is meant. */
-  used(account?: string): Promise<number[]>
-  create(length: number | undefined, more?: CreateMore): Promise<string>
-  createOf(asker: Asker, length: number | undefined, more?: CreateMore): Promise<string>
-  append(id: string, offset: number, body: string | PassThrough, more?: AppendMore): Promise<string>
-}
-interface CreateMore {
-  body?: string
-  client?: string
-  partial?: string
-}
-interface AppendMore {
-  length?: number
-  client?: string
-  contentLength?: number
-}
-
-async function start(
-  plan: Partial<QuotaPlan>,
-  { expireAfterMs = 0, ledger: given }: { expireAfterMs?: number; ledger?: (real: Ledger) => Ledger } = {},
-): Promise<Counted> {
-  const directory = await temporaryFolder()
-  const real = new LmdbLedger({ directory: `${directory}/.tidemark` })
-  const ledger = given ? given(real) : real
-  const now = () => counted.now
-  const quotas = new Quotas({
-    ...{ ledger, leaseMs: 10_000, now },
-    plan: { ...noPlan, ...plan },
-    report: () => undefined,
-  })
-  const bytes = new FileBytes({ directory, durability: 'none', now })
-  const { engine } = await startEngine(directory, {
-    ...{ bytes, quotas, now },
-    settings: { expiry: { afterMs: expireAfterMs, mode: 'sliding' } },
-  })
-  const answered = async (outcome: ReturnType<UploadEngine['create']>): Promise<string> => {
-    const result = await outcome
-    if (result.is !== 'refused') return 'record' in result ? result.record!.head.id : result.is
-    const { status, message, retryAfterS } = result.refusal
-    throw new Error(`${status} ${retryAfterS ?? '-'}: ${message}`)
-  }
-  const counted: Counted = {
-    ...{ engine, ledger: real, directory },
-    now: startedAt,
-    async used(account = 'owner:ann') {
-      const { openUploads, unfinishedBytes, totalBytes } = await real.usage(account, counted.now)
-      return [openUploads, unfinishedBytes, totalBytes]
-    },
-    create: (length, more) => counted.createOf(ann, length, more),
-    createOf: (asker, length, { body, client, partial } = {}) =>
-      answered(
-        engine.create(
-          {
-            ...{ do: 'create', length, metadata: undefined, checksum: undefined, partial },
-            ...{ isBytes: body !== undefined, hasBody: body !== undefined },
-            contentLength: body === undefined ? 0 : body.length,
-          },
-          request(body, { asker, client }),
-        ),
-      ),
-    append: (id, offset, body, { length, client, contentLength } = {}) =>
-      answered(
-        engine.append(
-          { do: 'append', id, offset, length, contentLength, checksum: undefined },
-          request(body, { asker: ann, client }),
-        ),
-      ),
-  }
-  return counted
-}
 
 const terminate = (engine: UploadEngine, id: string) =>
   engine.terminate(id, request(undefined, { asker: ann }))
 
 describe('a creation', () => {
   it('is refused with 429 and a sentence while too many uploads are unfinished, and taken when one has ended', async () => {
-    const { create, append, engine } = await start({ owner: { openUploads: 2 } })
+    const { create, append, engine } = await startCountedEngine({ owner: { openUploads: 2 } })
     const [one, two] = [await create(3), await create(3)]
     const refusal =
       '429 10: 2 unfinished uploads are allowed at a time; try again when one is finished or deleted'
@@ -114,7 +28,7 @@ describe('a creation', () => {
   })
 
   it('is refused when there were too many within a minute, and told when there may be another', async () => {
-    const counted = await start({ owner: { creationsPerMinute: 2 } })
+    const counted = await startCountedEngine({ owner: { creationsPerMinute: 2 } })
     await counted.create(1)
     counted.now += 20_000
     await counted.create(1)
@@ -128,7 +42,7 @@ describe('a creation', () => {
   })
 
   it('counts by its length, whether it has bytes already or not', async () => {
-    const { create, used } = await start({ owner: { unfinishedBytes: 100 } })
+    const { create, used } = await startCountedEngine({ owner: { unfinishedBytes: 100 } })
     await create(60, { body: 'abc' })
     expect(await used()).toEqual([1, 60, 60])
     await expect(create(41)).rejects.toThrow('429 30: unfinished uploads may have 100 bytes together')
@@ -136,13 +50,13 @@ describe('a creation', () => {
   })
 
   it('is refused for good, with 413, when it is larger than all uploads may be together', async () => {
-    const { create, used } = await start({ owner: { unfinishedBytes: 100, totalBytes: 50 } })
+    const { create, used } = await startCountedEngine({ owner: { unfinishedBytes: 100, totalBytes: 50 } })
     await expect(create(51)).rejects.toThrow('413 -: uploads may have 50 bytes together')
     expect(await used()).toEqual([0, 0, 0])
   })
 
   it('counts in total when it is finished, until it is deleted', async () => {
-    const { create, engine, used } = await start({ owner: { totalBytes: 100 } })
+    const { create, engine, used } = await startCountedEngine({ owner: { totalBytes: 100 } })
     const id = await create(60, { body: 'x'.repeat(60) })
     expect(await used()).toEqual([0, 0, 60])
     await expect(create(41)).rejects.toThrow(
@@ -154,7 +68,7 @@ describe('a creation', () => {
   })
 
   it('of somebody else counts for them; who is nobody counts with all others who are', async () => {
-    const { create, createOf } = await start({ owner: { openUploads: 1 } })
+    const { create, createOf } = await startCountedEngine({ owner: { openUploads: 1 } })
     await create(1)
     await createOf({ owner: 'bob', seesAll: false }, 1)
     await createOf({ seesAll: true }, 1)
@@ -163,7 +77,7 @@ describe('a creation', () => {
   })
 
   it('has the limits of who asks in place of the usual ones, lower or higher', async () => {
-    const { create, createOf } = await start({ owner: { openUploads: 2 } })
+    const { create, createOf } = await startCountedEngine({ owner: { openUploads: 2 } })
     const bob = { owner: 'bob', seesAll: false, limits: { openUploads: 1 } }
     const eve = { owner: 'eve', seesAll: false, limits: { openUploads: 0 } }
     for (const asker of [bob, eve, eve, eve]) await createOf(asker, 1)
@@ -175,7 +89,7 @@ describe('a creation', () => {
 
   it('counts by its network address too, and is given back to its owner when that has no room', async () => {
     const plan = { owner: { openUploads: 5 }, address: { openUploads: 1 } }
-    const { create, used } = await start(plan)
+    const { create, used } = await startCountedEngine(plan)
     await create(1, { client: '192.0.2.1' })
     await expect(create(1, { client: '192.0.2.1' })).rejects.toThrow(
       '1 unfinished upload from your network address is allowed',
@@ -188,7 +102,7 @@ describe('a creation', () => {
   })
 
   it('that fails after it was admitted is given back', async () => {
-    const { engine, used, create } = await start({ owner: { openUploads: 1 } })
+    const { engine, used, create } = await startCountedEngine({ owner: { openUploads: 1 } })
     const id = await create(5, { body: 'abcde' })
     const again = () =>
       engine.create(
@@ -204,7 +118,7 @@ describe('a creation', () => {
   })
 
   it('that is refused with its body on the way is given back', async () => {
-    const { create, used } = await start({ owner: { openUploads: 1 } })
+    const { create, used } = await startCountedEngine({ owner: { openUploads: 1 } })
     const tooLong = { body: 'abcdef' }
     await expect(create(3, tooLong)).rejects.toThrow('413')
     expect(await used()).toEqual([0, 0, 0])
@@ -215,7 +129,7 @@ describe('a creation', () => {
     const away = async () => {
       throw new StoreError('unavailable', 'away')
     }
-    const { create, used } = await start(
+    const { create, used } = await startCountedEngine(
       { owner: { openUploads: 1 } },
       { ledger: (real) => breaking(real, () => isAway, { admit: away, settle: away }) },
     )
@@ -228,7 +142,7 @@ describe('a creation', () => {
 
   it('that took so long that its room was given back is admitted once more, or removed', async () => {
     let slow = async () => {}
-    const counted = await start(
+    const counted = await startCountedEngine(
       { owner: { openUploads: 1 } },
       {
         ledger: (real) =>
@@ -265,7 +179,7 @@ describe('a creation', () => {
 
 describe('an upload of unknown length', () => {
   it('counts what is sent; an append that has no room is refused with 423, and goes on when there is some', async () => {
-    const { create, append, used, engine } = await start({ owner: { unfinishedBytes: 100 } })
+    const { create, append, used, engine } = await startCountedEngine({ owner: { unfinishedBytes: 100 } })
     const other = await create(70)
     const id = await create(undefined)
     expect(await used()).toEqual([2, 70, 70])
@@ -283,7 +197,9 @@ describe('an upload of unknown length', () => {
   })
 
   it('keeps what had room of a body that says no length', async () => {
-    const { create, append, used, engine } = await start({ owner: { unfinishedBytes: 10 * MiB } })
+    const { create, append, used, engine } = await startCountedEngine({
+      owner: { unfinishedBytes: 10 * MiB },
+    })
     await create(7 * MiB)
     const id = await create(undefined)
     const body = openBody()
@@ -306,7 +222,7 @@ describe('an upload of unknown length', () => {
           return real.grow(entry, ask, limits)
         },
       })
-    const { create, engine, used } = await start(
+    const { create, engine, used } = await startCountedEngine(
       { owner: { unfinishedBytes: 40 * MiB } },
       { ledger: counting },
     )
@@ -323,7 +239,7 @@ describe('an upload of unknown length', () => {
   })
 
   it('is refused a length for which there is no room, before any data', async () => {
-    const { create, append, engine } = await start({ owner: { unfinishedBytes: 100 } })
+    const { create, append, engine } = await startCountedEngine({ owner: { unfinishedBytes: 100 } })
     await create(60)
     const id = await create(undefined)
     await expect(append(id, 0, 'abc', { length: 50 })).rejects.toThrow('423 30:')
@@ -333,42 +249,9 @@ describe('an upload of unknown length', () => {
   })
 })
 
-describe('running requests', () => {
-  it('beyond the limit are refused: an append with 423, a creation with 429; a newer one of the same upload is not', async () => {
-    const { create, append } = await start({ owner: { runningRequests: 1 } })
-    const [one, two] = [await create(10), await create(10)]
-    const body = openBody('abc')
-    const running = append(one, 0, body)
-    running.catch(() => undefined)
-    await expect
-      .poll(() => append(two, 0, '').catch(String), { timeout: 10_000 })
-      .toMatch(/423 1: 1 request may send data/)
-    await expect(create(3, { body: 'abc' })).rejects.toThrow('429 1: 1 request may send data at a time')
-    await create(3)
-    const newer = append(one, 0, 'abc')
-    await expect(running).rejects.toThrow('423 -: another request wants this upload')
-    await expect(newer).rejects.toThrow('409')
-    await append(two, 0, 'abc')
-  })
-
-  it('are counted for the address that they come from', async () => {
-    const { create, append } = await start({ address: { runningRequests: 1 } })
-    const [one, two] = [await create(10, { client: 'a' }), await create(10, { client: 'a' })]
-    const body = openBody('abc')
-    const running = append(one, 0, body, { client: 'a' })
-    await expect
-      .poll(() => append(two, 0, '', { client: 'a' }).catch(String), { timeout: 10_000 })
-      .toMatch(/423/)
-    await append(two, 0, 'abc', { client: 'b' })
-    body.end()
-    await running
-    await append(two, 3, 'abc', { client: 'a' })
-  })
-})
-
 describe('what was left wrong is put right', () => {
   it('a creation that was admitted and never made is given back after two minutes', async () => {
-    const counted = await start({ owner: { openUploads: 1 } })
+    const counted = await startCountedEngine({ owner: { openUploads: 1 } })
     await counted.ledger.admit(
       { account: 'owner:ann', id: 'never', createdAt: counted.now },
       { bytes: 7, now: counted.now, lookAt: counted.now + 2 * minuteMs },
@@ -385,7 +268,7 @@ describe('what was left wrong is put right', () => {
 
   it('an upload whose end could not be told is found within ten minutes', async () => {
     let isAway = false
-    const counted = await start(
+    const counted = await startCountedEngine(
       { owner: { openUploads: 1, totalBytes: 10 } },
       {
         ledger: (real) =>
@@ -412,7 +295,10 @@ describe('what was left wrong is put right', () => {
   })
 
   it('a ledger that was lost is made again by a walk; what it says of uploads that are gone is removed', async () => {
-    const counted = await start({ owner: { openUploads: 9, totalBytes: 1000 }, address: { openUploads: 9 } })
+    const counted = await startCountedEngine({
+      owner: { openUploads: 9, totalBytes: 1000 },
+      address: { openUploads: 9 },
+    })
     const one = await counted.create(10, { client: 'a' })
     const two = await counted.create(20, { client: 'a' })
     const three = await counted.create(undefined, { client: 'b' })
@@ -444,7 +330,7 @@ describe('what was left wrong is put right', () => {
   })
 
   it('an upload that expires counts no more', async () => {
-    const counted = await start({ owner: { openUploads: 1 } }, { expireAfterMs: minuteMs })
+    const counted = await startCountedEngine({ owner: { openUploads: 1 } }, { expireAfterMs: minuteMs })
     await counted.create(10)
     counted.now += minuteMs
     await sweepers(counted)
@@ -453,7 +339,7 @@ describe('what was left wrong is put right', () => {
   })
 
   it('entries of accounts that are counted no more are removed', async () => {
-    const counted = await start({ owner: { openUploads: 3 } })
+    const counted = await startCountedEngine({ owner: { openUploads: 3 } })
     const id = await counted.create(10, { client: 'a' })
     const { createdAt } = (await counted.engine.bytes.look(id))!.head
     const stale = { account: 'address:a', id, createdAt }
@@ -468,7 +354,7 @@ describe('what was left wrong is put right', () => {
 
 describe('concatenation', () => {
   it('parts and final count, and what is made of parts whose length nobody knew waits for room', async () => {
-    const counted = await start({ owner: { openUploads: 2, totalBytes: 10 } })
+    const counted = await startCountedEngine({ owner: { openUploads: 2, totalBytes: 10 } })
     const { create, append, engine, used } = counted
     const one = await create(3, { body: 'abc', partial: 'partial' })
     const two = await create(undefined, { partial: 'partial' })
@@ -490,13 +376,13 @@ describe('concatenation', () => {
 })
 
 /** What a server does every minute. */
-async function sweepers(counted: Counted): Promise<void> {
+async function sweepers(counted: CountedEngine): Promise<void> {
   const sweeper = new Sweeper({ engine: counted.engine, everyMs: 0 })
   await sweeper.sweepExpired(counted.now)
   await sweeper.lookAtDueQuotas(counted.now)
 }
 
-async function walk(counted: Counted): Promise<void> {
+async function walk(counted: CountedEngine): Promise<void> {
   await new Sweeper({ engine: counted.engine, everyMs: 0 }).walk(counted.now)
 }
 
