@@ -39,7 +39,7 @@ export class RunningLeases {
       const ask = async () => (await this.#ask(run, limit)).is === 'admitted'
       return (await line.wait(run.id, ask, options)) ? { is: 'admitted' } : verdict
     } finally {
-      if (line.isEmpty) this.#lines.delete(run.account)
+      if (line.isEmpty && this.#lines.get(run.account) === line) this.#lines.delete(run.account)
     }
   }
 

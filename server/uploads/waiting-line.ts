@@ -2,8 +2,7 @@
  * Who waits in this process for a place that others have, the longest first. Only the first one asks whether there is
  * room: when somebody here has left a place, and once a second for those on other servers.
  */
-import type { WaitOptions } from '../../stores/contracts.ts'
-import { lockError } from '../../stores/lock-error.ts'
+import { LockError, type WaitOptions } from '../../stores/contracts.ts'
 
 /** Places of other servers come free without a word. */
 const askAgainMs = 1000
@@ -33,8 +32,9 @@ export class WaitingLine {
     try {
       for (let leftMs = timeoutMs; leftMs > 0; leftMs = until - performance.now()) {
         await waiter.rest(this.#isFirst(waiter) ? Math.min(leftMs, askAgainMs) : leftMs, signal)
-        if (signal?.aborted) throw lockError('aborted', signal.reason)
-        if (this.#waiting.get(upload) !== waiter) throw lockError('superseded')
+        if (signal?.aborted) throw new LockError('aborted', 'The request ended before it had a place.')
+        if (this.#waiting.get(upload) !== waiter)
+          throw new LockError('superseded', 'A newer request waits for a place for this upload.')
         if (this.#isFirst(waiter) && (await ask())) return true
       }
       return false

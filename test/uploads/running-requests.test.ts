@@ -162,7 +162,7 @@ it('no more than a hundred wait in a line; the next is refused at once', async (
   const waiting = Array.from({ length: 100 }, (_, index) => wait(String(index)))
   expect(await wait('one more')).toBe(false)
   const newer = wait('0')
-  await expect(waiting[0]).rejects.toThrow('A newer request waits')
+  await expect(waiting[0]).rejects.toThrow('A newer request waits for a place')
   stop.abort()
   const left = await Promise.allSettled([...waiting.slice(1), newer])
   expect(new Set(left.map(({ status }) => status))).toEqual(new Set(['rejected']))
