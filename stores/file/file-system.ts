@@ -25,6 +25,10 @@ export type FileSystem = Pick<
 > & {
   open(file: string, flags: string | number): Promise<OpenFile>
   stat(file: string): Promise<Stats>
+  /** Whether `stat` would find it: without an error to make, and to catch, for what nearly never is there. */
+  isThere?(file: string): Promise<boolean>
+  /** `unlink` of a file in which nothing is: no bytes have to be given back, so it takes no time. */
+  unlinkEmpty?(file: string): Promise<void>
 }
 
 /** What is done with an open file. A `FileHandle` is one. */
@@ -108,6 +112,17 @@ export async function syncFile(fileSystem: FileSystem, file: string): Promise<vo
     await handle.datasync()
   } finally {
     await handle.close()
+  }
+}
+
+export async function isThere(fileSystem: FileSystem, file: string): Promise<boolean> {
+  if (fileSystem.isThere) return fileSystem.isThere(file)
+  try {
+    await fileSystem.stat(file)
+    return true
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return false
+    throw error
   }
 }
 

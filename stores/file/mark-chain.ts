@@ -5,9 +5,8 @@
  * Claims are never taken back: a gap would hide every generation above it.
  */
 import type { FileLayout } from './file-layout.ts'
-import { asStoreError, type FileSystem } from './file-system.ts'
+import { asStoreError, type FileSystem, isThere } from './file-system.ts'
 import { type MarkContent, MarkFile } from './mark-file.ts'
-import { isThere } from './opening.ts'
 
 /** The mark that counts, the file it is in, and the highest generation that anybody has claimed. */
 export interface Current extends MarkContent {

@@ -7,7 +7,7 @@
  * over instead, which supersedes the other one whenever it wakes up.
  */
 import type { FileLayout } from './file-layout.ts'
-import { errnoOf, type FileSystem, type OpenFile, tryToRemove } from './file-system.ts'
+import { errnoOf, type FileSystem, isThere, type OpenFile } from './file-system.ts'
 import type { MarkFile } from './mark-file.ts'
 
 export class Opening {
@@ -43,7 +43,12 @@ export class Opening {
    * takes it away: another one by the same name could be somebody else's. One that stays costs its successor a copy.
    */
   async end(): Promise<void> {
-    await Promise.allSettled([this.close(), tryToRemove(this.#fileSystem, this.#file)])
+    await Promise.allSettled([this.close(), this.#remove()])
+  }
+
+  #remove(): Promise<void> {
+    const fileSystem = this.#fileSystem
+    return fileSystem.unlinkEmpty?.(this.#file) ?? fileSystem.unlink(this.#file)
   }
 }
 
@@ -58,14 +63,4 @@ export async function hasSuccessor(
     isThere(fileSystem, layout.mark(id, generation + 1)),
   ])
   return isClaimed || !isLinked
-}
-
-export async function isThere(fileSystem: FileSystem, file: string): Promise<boolean> {
-  try {
-    await fileSystem.stat(file)
-    return true
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return false
-    throw error
-  }
 }

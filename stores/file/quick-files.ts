@@ -8,7 +8,7 @@
 import fs, { type Stats } from 'node:fs'
 import promises from 'node:fs/promises'
 import type { Readable } from 'node:stream'
-import type { FileSystem, OpenFile } from './file-system.ts'
+import { type FileSystem, isThere, type OpenFile } from './file-system.ts'
 import { Parking, reopen, type Whereabouts, whereaboutsOf } from './parking.ts'
 
 /** Longer than this nothing small takes unless it waits: for a disk, or for a processor that others have. */
@@ -84,6 +84,16 @@ export function quickFiles(pace = new Pace(), parking = new Parking()): FileSyst
       pace.run(
         () => statInPlace(file),
         () => promises.stat(file),
+      ),
+    isThere: (file: string) =>
+      pace.run(
+        () => fs.statSync(file, { throwIfNoEntry: false }) !== undefined,
+        () => isThere(promises, file),
+      ),
+    unlinkEmpty: (file: string) =>
+      pace.run(
+        () => fs.unlinkSync(file),
+        () => promises.unlink(file),
       ),
   }
 }

@@ -4,11 +4,10 @@
  */
 import { type Now, StoreError } from '../contracts.ts'
 import type { FileLayout } from './file-layout.ts'
-import { asStoreError, type FileSystem, removeFile } from './file-system.ts'
+import { asStoreError, type FileSystem, isThere, removeFile } from './file-system.ts'
 import type { Current } from './mark-chain.ts'
 import type { Slot } from './mark-codec.ts'
 import { MarkFile, tombstoneOf } from './mark-file.ts'
-import { isThere } from './opening.ts'
 import type { Claims } from './take-over.ts'
 
 export interface RemovalParts {
