@@ -339,8 +339,6 @@ export interface Outbox {
 export interface Locker {
   /** Whether a lock that nobody holds can be had now; undefined where only an acquisition can tell. */
   readonly isReady?: boolean
-  /** Whether locks are kept on this machine: then `isReady` is never mistaken, as it is for a moment where Redis falls silent. */
-  readonly isLocal?: boolean
   start(): Promise<void>
   close(): Promise<void>
   acquire(id: string, options: AcquireOptions): Promise<Lock>

@@ -55,11 +55,6 @@ export class Lockers implements Locker {
     return this.#known.size > 0
   }
 
-  get isLocal(): boolean {
-    for (const { locker } of this.#known.values()) if (locker.isLocal !== true) return false
-    return this.#known.size > 0
-  }
-
   async start(): Promise<void> {
     if (typeof this.#option !== 'function') await this.#use(await this.#option)
   }

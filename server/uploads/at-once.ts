@@ -3,7 +3,13 @@
  * brings all its bytes, made and finished in one step, and one that brings none. Only where nobody can notice the
  * difference: nobody names the upload, or is told of it meanwhile.
  */
-import type { ByteStore, RecordStore, UploadHead, UploadRecord } from '../../stores/contracts.ts'
+import {
+  type ByteStore,
+  type RecordStore,
+  StoreError,
+  type UploadHead,
+  type UploadRecord,
+} from '../../stores/contracts.ts'
 import type { Meter } from '../../stores/meter.ts'
 import type { CreateCommand } from '../protocol/messages.ts'
 import type { EngineEvent } from './hold.ts'
@@ -59,27 +65,41 @@ export function bringsNothing(
   return bytes.createEmpty !== undefined && quotas === undefined && !teller.isHeard('created')
 }
 
-/** `expiresAt` in milliseconds since the epoch. */
+/**
+ * The record first: so nothing is made while it can not be put because Redis is silent, as where a lock is asked for.
+ * `expiresAt` in milliseconds since the epoch.
+ */
 export async function createEmpty(
   { bytes, records, meter, report }: AtOnceParts,
   head: UploadHead,
   length: number | undefined,
   expiresAt: (record: UploadRecord) => number | undefined,
 ): Promise<UploadRecord> {
-  const record = await bytes.createEmpty!(head, length)
-  meter.created++
-  await putRecord({ records, report }, record, expiresAt(record))
-  return record
+  const { id } = head
+  const draft = newRecord(head, length)
+  try {
+    await records?.put(draft, expiresAt(draft))
+  } catch (error) {
+    if (error instanceof StoreError && error.code === 'unavailable') throw error
+    report({ is: 'record-failed', id, error })
+  }
+  try {
+    const record = await bytes.createEmpty!(head, length)
+    meter.created++
+    return record
+  } catch (error) {
+    await records?.remove(id).catch((cause: unknown) => report({ is: 'record-failed', id, error: cause }))
+    throw error
+  }
 }
 
 /** The mark is the truth and was written; a record that is missing is put later. */
 async function putRecord(
   { records, report }: Pick<AtOnceParts, 'records' | 'report'>,
   record: UploadRecord,
-  expiresAt?: number,
 ): Promise<void> {
   try {
-    await records?.put(record, expiresAt)
+    await records?.put(record, undefined)
   } catch (error) {
     report({ is: 'record-failed', id: record.head.id, error })
   }

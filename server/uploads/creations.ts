@@ -47,7 +47,7 @@ export class Creations {
   }
 
   async create(command: CreateCommand, request: UploadRequest): Promise<Outcome> {
-    const { holds, quotas, instant, locker } = this.#parts
+    const { holds, quotas, instant } = this.#parts
     const id = await request.nameUpload(command.metadata)
     const maxBytes = await request.maxBytes(id)
     const { length, contentLength: bodyBytes = 0, hasBody } = command
@@ -66,8 +66,7 @@ export class Creations {
       const record = await holds.withoutLock(() => createAtOnce(this.#parts, head, body, request))
       return { is: 'created', record, expiresAt: undefined }
     }
-    // Elsewhere the lock is also how a silent Redis is noticed before a new upload is answered.
-    if (needsNoLock && locker.isLocal && bringsNothing(this.#parts, command))
+    if (needsNoLock && bringsNothing(this.#parts, command))
       return holds.withoutLock(() => this.#makeEmpty(head, command))
     const source = instant.mayBeFound(head) ? await instant.find(head, length) : undefined
     const make = (admitted?: Admitted) => this.#make({ head, command, maxBytes, admitted, source }, request)

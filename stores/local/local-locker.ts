@@ -21,7 +21,6 @@ export interface LocalLockerOptions {
 }
 
 export class LocalLocker implements Locker, TusLocker {
-  readonly isLocal = true
   readonly #held = new PassingMap<string, LocalLock>()
   readonly #acquireTimeoutMs: number
   /** When holders were asked to release, oldest first; those of the last second matter. */

@@ -21,7 +21,6 @@ interface Waiting {
 }
 
 export class WorkerLocker implements Locker {
-  readonly isLocal = true
   readonly #requests: Batch<LockRequest>
   readonly #waiting = new PassingMap<number, Waiting>()
   readonly #held = new PassingMap<number, LastingLock>()

@@ -7,7 +7,7 @@ import { WorkerLocker } from '../../stores/local/worker-locker.ts'
 import { RedisConnection } from '../../stores/redis/redis-connection.ts'
 import { RedisLocker } from '../../stores/redis/redis-locker.ts'
 import { type RedisServer, startRedis } from '../support/redis.ts'
-import { describeLocker } from './locker-contract.ts'
+import { countAsked, describeLocker } from './locker-contract.ts'
 
 describeLocker('LocalLocker', async () => {
   const locker = new LocalLocker()
@@ -90,7 +90,7 @@ describeLocker('RedisLocker', async () => {
   for (const locker of lockers) await locker.start()
   const one = lockers[0]!
   const two = lockers[1]!
-  let scriptsBefore = 0
+  let askedBefore = 0
   return {
     servers: [one, two],
     async remains() {
@@ -99,9 +99,9 @@ describeLocker('RedisLocker', async () => {
       return one.size + two.size + left.filter((key) => !key.startsWith(`${keyPrefix}fence:`)).length
     },
     async requests() {
-      const calls = await countScripts(connections[0]!)
-      const since = calls - scriptsBefore
-      scriptsBefore = calls
+      const asked = countAsked(await connections[0]!.run((client) => client.info('commandstats')))
+      const since = asked - askedBefore
+      askedBefore = asked
       return since
     },
     async stop() {
@@ -110,8 +110,3 @@ describeLocker('RedisLocker', async () => {
     },
   }
 })
-
-async function countScripts(connection: RedisConnection): Promise<number> {
-  const info = await connection.run((client) => client.info('commandstats'))
-  return Number(/^cmdstat_evalsha:calls=(\d+)/m.exec(info)?.[1] ?? 0)
-}

@@ -3,6 +3,7 @@
 import { rm } from 'node:fs/promises'
 import { expect, it, vi } from 'vitest'
 import type { CreateCommand } from '../../server/protocol/messages.ts'
+import { StoreError } from '../../stores/contracts.ts'
 import { FileBytes } from '../../stores/file/file-bytes.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
 import { errno, faulty, filesIn } from '../stores/file/support.ts'
@@ -19,8 +20,8 @@ const create: CreateCommand = {
   checksum: undefined,
 }
 
-function watchedLocker(isLocal = true) {
-  const locker = Object.assign(new LocalLocker(), { isLocal })
+function watchedLocker() {
+  const locker = new LocalLocker()
   return { locker, acquire: vi.spyOn(locker, 'acquire') }
 }
 
@@ -33,7 +34,7 @@ it('one without bytes asks for no lock, expires, is in the records, and goes on 
   expect(acquire).not.toHaveBeenCalled()
   const { record, expiresAt } = outcome
   expect(expiresAt).toBe(record.mark.movedAt + 60_000)
-  expect(await engine.records!.get(record.head.id)).toEqual(record)
+  expect(await engine.records!.get(record.head.id)).toMatchObject({ head: record.head, mark: { offset: 0 } })
   expect(await engine.records!.expiring(expiresAt!, 9)).toEqual([record.head.id])
   expect(await engine.bytes.look(record.head.id)).toEqual(record)
   expect(await append(engine, record.head.id, 0, 'hello')).toMatchObject({ is: 'appended' })
@@ -80,9 +81,30 @@ it('whatever step of one fails, nothing of it stays, and the next one is made', 
   expect(failed).toBe(3)
 })
 
-it('one whose lock is kept elsewhere asks for it, to learn whether new data can be taken', async () => {
-  const { locker, acquire } = watchedLocker(false)
-  const { engine } = await startEngine(await temporaryFolder(), { locker, audiences: [] })
+it('one is refused while the records are away, and nothing of it was made', async () => {
+  const directory = await temporaryFolder()
+  const { engine } = await startEngine(directory, { audiences: [] })
+  const put = vi.spyOn(engine.records!, 'put').mockRejectedValueOnce(new StoreError('unavailable', 'away'))
+  expect(await engine.create(create, request())).toMatchObject({
+    is: 'refused',
+    refusal: { status: 503, retryAfterS: 1 },
+  })
+  expect((await filesIn(directory)).filter((file) => !file.startsWith('.tidemark'))).toEqual([])
+  put.mockRestore()
   expect(await engine.create(create, request())).toMatchObject({ is: 'created' })
-  expect(acquire).toHaveBeenCalledOnce()
+})
+
+it('one is made all the same when its record can not be put for another reason, which is told', async () => {
+  const { engine, events } = await startEngine(await temporaryFolder(), { audiences: [] })
+  vi.spyOn(engine.records!, 'put').mockRejectedValueOnce(new StoreError('io', 'broken'))
+  const id = await createUpload(engine, 5)
+  expect(await engine.bytes.look(id)).toBeDefined()
+  expect(events).toMatchObject([{ is: 'record-failed', id }])
+})
+
+it('the record of one that could not be made is taken back', async () => {
+  const { engine } = await startEngine(await temporaryFolder(), { audiences: [] })
+  vi.spyOn(engine.bytes, 'createEmpty').mockRejectedValueOnce(new StoreError('full', 'no room'))
+  expect(await engine.create(create, request())).toMatchObject({ is: 'refused', refusal: { status: 507 } })
+  expect(await engine.records!.recent(9)).toEqual([])
 })
