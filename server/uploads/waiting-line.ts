@@ -39,8 +39,9 @@ export class WaitingLine {
       }
       return false
     } finally {
+      const wasFirst = this.#isFirst(waiter)
       if (this.#waiting.get(upload) === waiter) this.#waiting.delete(upload)
-      this.callFirst()
+      if (wasFirst) this.callFirst()
     }
   }
 

@@ -21,6 +21,8 @@ const server = createServer((req, res) => {
   })
 })
 server.requestTimeout = 0
+// The load looks at what it sent for some seconds, and comes back.
+server.keepAliveTimeout = 0
 server.listen(Number(port), '127.0.0.1')
 
 /**
