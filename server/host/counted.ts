@@ -6,10 +6,11 @@ import type { Exchange } from './exchange.ts'
 import type { TidemarkServerOptions } from './server-options.ts'
 
 /** Undefined where nobody is counted. */
-export function quotasOf({ quotas, now = Date.now, report }: TidemarkServerOptions): Quotas | undefined {
+export function quotasOf(options: TidemarkServerOptions): Quotas | undefined {
+  const { quotas, now = Date.now, report, acquireLockTimeoutMs: waitMs } = options
   if (quotas === undefined) return undefined
   const { ledger, leaseMs = 10_000, ...plan } = quotas
-  return new Quotas({ ledger, plan, leaseMs, now, report: (event) => report?.(event) })
+  return new Quotas({ ledger, plan, leaseMs, waitMs, now, report: (event) => report?.(event) })
 }
 
 /** The address that a request is counted by; undefined where addresses are not counted, and then none is kept. */

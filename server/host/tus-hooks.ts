@@ -86,9 +86,12 @@ export class HookedRequest implements UploadRequest {
   }
 
   wholeBody(length: number): Uint8Array | undefined {
-    const { namingFunction, onUploadFinish } = this.#options
-    const asks = namingFunction !== undefined || onUploadFinish !== undefined || this.hooks !== undefined
+    const asks = this.#options.onUploadFinish !== undefined || this.hooks !== undefined
     return asks ? undefined : this.#exchange.wholeBody?.(length)
+  }
+
+  get isNamedByOthers(): boolean {
+    return this.#options.namingFunction !== undefined
   }
 
   get isGone(): boolean {

@@ -66,7 +66,7 @@ export function bringsNothing(
 }
 
 /**
- * The record first: so nothing is made while it can not be put because Redis is silent, as where a lock is asked for.
+ * The record first: so nothing is made while it can not be put because Redis is silent, as where Redis is asked for a lock.
  * `expiresAt` in milliseconds since the epoch.
  */
 export async function createEmpty(
@@ -88,7 +88,13 @@ export async function createEmpty(
     meter.created++
     return record
   } catch (error) {
-    await records?.remove(id).catch((cause: unknown) => report({ is: 'record-failed', id, error: cause }))
+    // What could not be synced stays, with its record.
+    const isGone = await bytes.look(id).then(
+      (there) => there === undefined,
+      () => false,
+    )
+    if (isGone)
+      await records?.remove(id).catch((cause: unknown) => report({ is: 'record-failed', id, error: cause }))
     throw error
   }
 }

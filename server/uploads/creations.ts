@@ -72,9 +72,7 @@ export class Creations {
     const make = (admitted?: Admitted) => this.#make({ head, command, maxBytes, admitted, source }, request)
     if (!quotas) return make()
     return quotas.admitting(head, bytes, request, async (admitted) => {
-      if (!hasBody) return make(admitted)
-      const patience = holds.waitOptions(request)
-      return quotas.running('creation', head, request, patience, () => make(admitted))
+      return hasBody ? quotas.running('creation', head, request, () => make(admitted)) : make(admitted)
     })
   }
 
@@ -104,7 +102,8 @@ export class Creations {
   #needsNoLock(id: string, head: UploadHead, request: UploadRequest): boolean {
     const { quotas, locker, hashes } = this.#parts
     // A name or a place that somebody chose is one that others may know.
-    const isOwnPlace = head.id === id && head.storagePath === undefined && !request.named
+    const isOwnName = head.id === id && !request.isNamedByOthers && !request.named
+    const isOwnPlace = isOwnName && head.storagePath === undefined
     if (
       !isOwnPlace ||
       quotas?.limits(head, request) ||

@@ -116,6 +116,7 @@ export class UploadEngine implements HoldContext {
 
   /** Takes nothing new, ends running bodies at their last byte, and returns when every upload was let go. */
   async drain(): Promise<void> {
+    this.quotas?.drain()
     await this.#holds.drain()
     await this.#concat?.assemblies.drained()
   }
@@ -164,8 +165,7 @@ export class UploadEngine implements HoldContext {
     if (seen?.mark.state === 'finished') return appendNothing(seen, command, request, this)
     const hasBody = command.contentLength !== 0
     const work = () => this.#appendAlone(command, maxBytes, hasBody, request)
-    if (!this.quotas || !hasBody) return work()
-    return this.quotas.running('append', seen!.head, request, this.#holds.waitOptions(request), work)
+    return this.quotas && hasBody ? this.quotas.running('append', seen!.head, request, work) : work()
   }
 
   #appendAlone(

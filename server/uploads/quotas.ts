@@ -7,7 +7,7 @@
  * crash could leave uncounted, and what a crash left counted is found and put right.
  */
 import { randomUUID } from 'node:crypto'
-import type { Now, UploadHead, UploadRecord, WaitOptions } from '../../stores/contracts.ts'
+import type { Now, UploadHead, UploadRecord } from '../../stores/contracts.ts'
 import type { Ledger, LedgerEntry, QuotaLimits, Run } from '../../stores/ledger.ts'
 import { type Account, accountsOf, type QuotaPlan } from './quota-accounts.ts'
 import { overQuota, refuseTooLarge } from './quota-refusals.ts'
@@ -20,6 +20,12 @@ export const lookAfterMs = 120_000
 /** An open upload is looked at again after this: its end may not have been told. */
 const lookAgainMs = 600_000
 
+/**
+ * Clients that are refused come back a few times and then give up, so no request is before others had this long to end. No
+ * longer: who waits holds one of the six connections that a browser has to a server.
+ */
+const longestWaitMs = 5000
+
 export type QuotaEvent = { readonly is: 'quota-failed'; readonly error: unknown }
 
 export interface QuotasOptions {
@@ -27,6 +33,8 @@ export interface QuotasOptions {
   readonly plan: QuotaPlan
   /** How long a running request of a server that vanished is counted. */
   readonly leaseMs: number
+  /** How long a request waits for others at most. */
+  readonly waitMs?: number | undefined
   readonly now: Now
   readonly report: (event: QuotaEvent) => void
 }
@@ -50,6 +58,11 @@ export class Quotas {
 
   async start(): Promise<void> {
     await this.ledger.start()
+  }
+
+  /** Ends the waits of those that are not running yet. */
+  drain(): void {
+    this.#leases.drain()
   }
 
   async close(): Promise<void> {
@@ -95,16 +108,19 @@ export class Quotas {
     as: 'creation' | 'append',
     head: UploadHead,
     request: UploadRequest,
-    patience: WaitOptions,
     work: () => Promise<T>,
   ): Promise<T> {
     const runs: Run[] = []
+    const until = performance.now() + Math.min(longestWaitMs, this.#options.waitMs ?? longestWaitMs)
     try {
       // By the address that it comes from now, which need not be the one that created it.
       for (const { account, kind, limits } of this.#accounts({ ...head, client: request.client }, request)) {
         if (limits.runningRequests === Number.POSITIVE_INFINITY) continue
         const run = { account, id: head.id, token: randomUUID() }
-        const verdict = await this.#leases.begin(run, limits.runningRequests, patience)
+        const verdict = await this.#leases.begin(run, limits.runningRequests, {
+          until,
+          signal: request.signal,
+        })
         if (verdict.is === 'refused') throw overQuota(as, verdict, kind, limits)
         runs.push(run)
       }

@@ -38,7 +38,7 @@ export interface UploadRequest {
   body(): Readable
   /**
    * Takes the whole body, where it has come already and has this length; then `body` has nothing more. Undefined also where
-   * somebody names this request's upload, or is to be asked before it is finished.
+   * somebody is to be asked before it is finished.
    */
   wholeBody?(length: number): Uint8Array | undefined
   /** Whether the client sends its body only when it is told to go on. */
@@ -53,6 +53,8 @@ export interface UploadRequest {
   readonly client?: string | undefined
   /** Keeps the writers of this request's upload apart, where that is not the engine's own locker. */
   readonly locker?: Locker | undefined
+  /** Whether what `nameUpload` says may be there, because somebody chooses it. */
+  readonly isNamedByOthers?: boolean
   /** Names a new upload; by the name that is suggested, unless somebody wants another. */
   nameUpload(metadata: string | undefined, suggested?: string): Promise<string>
   /** Asked before the creation that made an upload is answered once more; its errors refuse the request. */

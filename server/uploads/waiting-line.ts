@@ -2,16 +2,24 @@
  * Who waits in this process for a place that others have, the longest first. Only the first one asks whether there is
  * room: when somebody here has left a place, and once a second for those on other servers.
  */
-import { LockError, type WaitOptions } from '../../stores/contracts.ts'
+import { LockError } from '../../stores/contracts.ts'
 
 /** Places of other servers come free without a word. */
 const askAgainMs = 1000
 /** Who comes then is refused at once: each of those who wait has a connection open. */
 const mostWaiting = 100
 
+export interface Waiting {
+  /** By `performance.now()`. */
+  readonly until: number
+  /** Aborts when the client is gone. */
+  readonly signal: AbortSignal
+}
+
 export class WaitingLine {
   /** By upload. */
   readonly #waiting = new Map<string, Waiter>()
+  #isClosed = false
 
   get isEmpty(): boolean {
     return this.#waiting.size === 0
@@ -19,30 +27,37 @@ export class WaitingLine {
 
   /**
    * Asks for a place until there is one, or the time is over, and says which. A newer request for the same upload takes the
-   * place in the line; the older one fails with a `LockError` then, as it does when its signal aborts.
+   * place in the line; the older one fails with a `LockError` then, as it does when its signal aborts, or the line is closed.
    */
-  async wait(upload: string, ask: () => Promise<boolean>, options: WaitOptions): Promise<boolean> {
+  async wait(upload: string, ask: () => Promise<boolean>, { until, signal }: Waiting): Promise<boolean> {
     const older = this.#waiting.get(upload)
     if (!older && this.#waiting.size >= mostWaiting) return false
-    const { timeoutMs, signal } = options
     const waiter = new Waiter()
-    const until = performance.now() + timeoutMs
     this.#waiting.set(upload, waiter)
     older?.call()
+    const isReplaced = () => this.#waiting.get(upload) !== waiter
     try {
-      for (let leftMs = timeoutMs; leftMs > 0; leftMs = until - performance.now()) {
+      for (let leftMs = until - performance.now(); leftMs > 0; leftMs = until - performance.now()) {
+        if (this.#isClosed) throw new LockError('unavailable', 'The server is shutting down.')
         await waiter.rest(this.#isFirst(waiter) ? Math.min(leftMs, askAgainMs) : leftMs, signal)
-        if (signal?.aborted) throw new LockError('aborted', 'The request ended before it had a place.')
-        if (this.#waiting.get(upload) !== waiter)
+        if (signal.aborted) throw new LockError('aborted', 'The request ended before it had a place.')
+        if (isReplaced())
           throw new LockError('superseded', 'A newer request waits for a place for this upload.')
-        if (this.#isFirst(waiter) && (await ask())) return true
+        if (!this.#isClosed && this.#isFirst(waiter) && (await ask())) return true
       }
       return false
     } finally {
-      const wasFirst = this.#isFirst(waiter)
-      if (this.#waiting.get(upload) === waiter) this.#waiting.delete(upload)
-      if (wasFirst) this.callFirst()
+      // Who took this place in the line may not have heard of what this one was called for.
+      const mayHaveMissed = isReplaced() || this.#isFirst(waiter)
+      if (!isReplaced()) this.#waiting.delete(upload)
+      if (mayHaveMissed) this.callFirst()
     }
+  }
+
+  /** Ends all waits, now and later. */
+  close(): void {
+    this.#isClosed = true
+    for (const waiter of this.#waiting.values()) waiter.call()
   }
 
   /** To be called when there may be a place. */
@@ -68,19 +83,19 @@ class Waiter {
   }
 
   /** Until it is called, the time is over, or the signal aborts. */
-  rest(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  rest(ms: number, signal: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
       const wake = () => {
         clearTimeout(timer)
-        signal?.removeEventListener('abort', wake)
+        signal.removeEventListener('abort', wake)
         this.#wake = undefined
         this.#isCalled = false
         resolve()
       }
       const timer = setTimeout(wake, ms)
-      signal?.addEventListener('abort', wake)
+      signal.addEventListener('abort', wake)
       this.#wake = wake
-      if (this.#isCalled || signal?.aborted) wake()
+      if (this.#isCalled || signal.aborted) wake()
     })
   }
 }

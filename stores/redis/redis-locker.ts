@@ -127,12 +127,12 @@ export class RedisLocker implements Locker, TusLocker {
   }
 
   async untilFree(id: string, options: WaitOptions): Promise<boolean> {
-    refuseAborted(options)
-    if (!this.isReady) await this.#requireStarted()
-    // Nearly always, and a question without a script is the cheapest one.
-    if (!(await this.#isHeld(id))) return false
-    await this.#enter(options, (token, turn) => this.#wait(id, 'free', token, turn, options))
-    return true
+    return await this.#enter(options, async (token, turn) => {
+      // Nearly always nobody holds it, and a question without a script is the cheapest one.
+      const isHeld = await this.#isHeld(id)
+      if (isHeld) await this.#wait(id, 'free', token, turn, options)
+      return isHeld
+    })
   }
 
   /** The @tus/utils form of the same lock. */
@@ -174,20 +174,20 @@ export class RedisLocker implements Locker, TusLocker {
     }
   }
 
-  /** Asks until the wish is granted or the wait has ended. */
+  /** Asks until the wish is granted or the wait has ended. Undefined when nothing is to be taken. */
   async #wait(
     id: string,
     wish: Wish,
     token: string,
     turn: Turn,
     options: WaitOptions,
-  ): Promise<Taken | 'free at once' | 'free'> {
+  ): Promise<Taken | undefined> {
     const deadlineMs = this.#clock().monotonicMs + options.timeoutMs
     let awaited = ''
     for (;;) {
       const sentAt = this.#clock()
       const reply = await this.#ask(id, wish, token, awaited)
-      if (reply[0] === 'free') return awaited === '' ? 'free at once' : 'free'
+      if (reply[0] === 'free') return undefined
       if (reply[0] === 'taken')
         return { sentAt, fence: Number(reply[1]), isTakeOver: awaited !== '' || reply[2] === 1 }
       if (reply[0] === 'superseded') throw lockError('superseded')

@@ -53,14 +53,14 @@ export async function startCountedEngine(
   const ledger = given ? given(real) : real
   const now = () => counted.now
   const quotas = new Quotas({
-    ...{ ledger, leaseMs: 10_000, now },
+    ...{ ledger, leaseMs: 10_000, now, waitMs },
     plan: { ...noPlan, ...plan },
     report: () => undefined,
   })
   const bytes = new FileBytes({ directory, durability: 'none', now })
   const { engine } = await startEngine(directory, {
     ...{ bytes, quotas, now },
-    settings: { expiry: { afterMs: expireAfterMs, mode: 'sliding' }, acquireLockTimeoutMs: waitMs },
+    settings: { expiry: { afterMs: expireAfterMs, mode: 'sliding' } },
   })
   const answered = async (outcome: ReturnType<UploadEngine['create']>): Promise<string> => {
     const result = await outcome

@@ -5,7 +5,9 @@ import { expect, it, vi } from 'vitest'
 import type { CreateCommand } from '../../server/protocol/messages.ts'
 import { StoreError } from '../../stores/contracts.ts'
 import { FileBytes } from '../../stores/file/file-bytes.ts'
+import { LmdbRecords } from '../../stores/local/lmdb-records.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
+import { startSite } from '../protocol/exchange.ts'
 import { errno, faulty, filesIn } from '../stores/file/support.ts'
 import { append, createUpload, request, startEngine } from '../support/engine.ts'
 import { temporaryFolder } from '../support/folder.ts'
@@ -56,6 +58,30 @@ it.each<[string, Parameters<typeof startEngine>[1], Partial<CreateCommand>, Para
   expect(acquire).toHaveBeenCalledOnce()
 })
 
+it('one whose name somebody chooses asks for its lock, and hurts nothing that has this name', async () => {
+  const { locker, acquire } = watchedLocker()
+  const { engine } = await startEngine(await temporaryFolder(), { locker, audiences: [] })
+  const named = { isNamedByOthers: true, nameUpload: async () => 'chosen' }
+  expect(await engine.create(create, request(undefined, named))).toMatchObject({ is: 'created' })
+  expect(acquire).toHaveBeenCalledOnce()
+  const before = await engine.records!.get('chosen')
+  expect(await engine.create({ ...create, length: 9 }, request(undefined, named))).toMatchObject({
+    is: 'refused',
+    refusal: { code: 'exists' },
+  })
+  expect(await engine.records!.get('chosen')).toEqual(before)
+})
+
+it('one whose name namingFunction gives a second time is refused, and the first one keeps its record', async () => {
+  const records = new LmdbRecords({ directory: await temporaryFolder() })
+  const site = await startSite({ records, namingFunction: () => 'chosen' })
+  expect(await site.send('POST', '/files', { 'Upload-Length': 5 })).toMatchObject({ status: 201 })
+  const before = await records.get('chosen')
+  expect(before).toMatchObject({ mark: { length: 5 } })
+  expect(await site.send('POST', '/files', { 'Upload-Length': 9 })).toMatchObject({ status: 409 })
+  expect(await records.get('chosen')).toEqual(before)
+})
+
 it('whatever step of one fails, nothing of it stays, and the next one is made', async () => {
   let failed = 0
   for (let step = 0; failed === step; step++) {
@@ -100,6 +126,17 @@ it('one is made all the same when its record can not be put for another reason, 
   const id = await createUpload(engine, 5)
   expect(await engine.bytes.look(id)).toBeDefined()
   expect(events).toMatchObject([{ is: 'record-failed', id }])
+})
+
+it('one that could not be synced stays, and so does its record', async () => {
+  const { engine } = await startEngine(await temporaryFolder(), { audiences: [] })
+  const { createEmpty } = engine.bytes
+  vi.spyOn(engine.bytes, 'createEmpty').mockImplementationOnce(async (head, length) => {
+    await createEmpty!.call(engine.bytes, head, length)
+    throw new StoreError('full', 'no room')
+  })
+  expect(await engine.create(create, request())).toMatchObject({ is: 'refused', refusal: { status: 507 } })
+  expect(await engine.records!.recent(9)).toHaveLength(1)
 })
 
 it('the record of one that could not be made is taken back', async () => {

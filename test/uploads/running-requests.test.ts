@@ -1,10 +1,16 @@
 // How many requests may send data at a time, and those that wait until one of them has ended.
-import { expect, it, vi } from 'vitest'
+import { expect, it, onTestFinished, vi } from 'vitest'
 import { WaitingLine } from '../../server/uploads/waiting-line.ts'
 import { type CountedEngine, startCountedEngine } from '../support/counted-engine.ts'
 import { openBody } from '../support/engine.ts'
 
 const oneAtATime = { owner: { runningRequests: 1 } }
+
+/** Nobody is woken by a timer. */
+function stopTheClock(): void {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+  onTestFinished(() => void vi.useRealTimers())
+}
 
 /** Says when so many requests have asked for a place. */
 function asked(counted: CountedEngine): (times: number) => Promise<void> {
@@ -133,23 +139,49 @@ it('a drain ends those that wait, and those that run', async () => {
   const [one, two] = [await create(3), await create(3)]
   const running = append(one, 0, openBody('ab'))
   await hasAsked(1)
-  const waiting = expect(append(two, 0, 'abc')).rejects.toThrow(/^423 1:/)
+  const waiting = expect(append(two, 0, 'abc')).rejects.toThrow(/^503 1:/)
   await hasAsked(2)
   await engine.drain()
   await Promise.all([running, waiting])
 })
 
-it('a place that comes free on another server is found without a word from there', async () => {
+it('one that asks only when a drain has begun does not wait', async () => {
   const counted = await startCountedEngine(oneAtATime)
-  const { create, append, ledger, now } = counted
-  const id = await create(3)
-  const elsewhere = { account: 'owner:ann', id: 'elsewhere', token: 't' }
-  await ledger.begin(elsewhere, { now, until: now + 60_000 }, 1)
-  const hasAsked = asked(counted)
-  const waiting = append(id, 0, 'abc')
-  await hasAsked(1)
-  await ledger.end(elsewhere)
-  await waiting
+  const { create, ledger, now, engine } = counted
+  await ledger.begin({ account: 'owner:ann', id: 'elsewhere', token: 't' }, { now, until: now + 60_000 }, 1)
+  const { begin } = ledger
+  vi.spyOn(ledger, 'begin').mockImplementationOnce(async (...args) => {
+    await engine.drain()
+    return begin.apply(ledger, args)
+  })
+  await expect(create(3, { body: 'abc' })).rejects.toThrow(/^503 1:/)
+})
+
+it('the next one is called when the first gives up, and does not only ask when its second is over', async () => {
+  stopTheClock()
+  const line = new WaitingLine()
+  const client = new AbortController()
+  const until = performance.now() + 60_000
+  const gone = line.wait('a', async () => false, { until, signal: client.signal })
+  const next = line.wait('b', async () => true, { until, signal: new AbortController().signal })
+  client.abort()
+  await expect(gone).rejects.toThrow('The request ended')
+  expect(await next).toBe(true)
+})
+
+it('who takes the place of one that was called is called in its stead', async () => {
+  stopTheClock()
+  const line = new WaitingLine()
+  const { signal } = new AbortController()
+  const until = performance.now() + 60_000
+  let answer: ((isAdmitted: boolean) => void) | undefined
+  const ask = () => new Promise<boolean>((resolve) => (answer = resolve))
+  const older = line.wait('a', ask, { until, signal })
+  line.callFirst()
+  await new Promise((resolve) => setImmediate(resolve))
+  const newer = line.wait('a', async () => true, { until, signal })
+  answer!(true)
+  expect([await older, await newer]).toEqual([true, true])
 })
 
 it('no more than a hundred wait in a line; the next is refused at once', async () => {
@@ -157,7 +189,7 @@ it('no more than a hundred wait in a line; the next is refused at once', async (
   const stop = new AbortController()
   const wait = (upload: string) => {
     const signal = AbortSignal.any([stop.signal])
-    return line.wait(upload, async () => false, { timeoutMs: 60_000, signal })
+    return line.wait(upload, async () => false, { until: performance.now() + 60_000, signal })
   }
   const waiting = Array.from({ length: 100 }, (_, index) => wait(String(index)))
   expect(await wait('one more')).toBe(false)
