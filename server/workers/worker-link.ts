@@ -2,6 +2,7 @@
  * A worker's end of the channel to its primary. When the primary is gone the worker ends at once: it holds locks that
  * nobody keeps any more, and its end is what the next server on the folder waits for.
  */
+import type { EventEmitter } from 'node:events'
 import { WorkerTurns } from '../../stores/local/opening-turns.ts'
 import { WorkerLocker } from '../../stores/local/worker-locker.ts'
 import { RecordFeed } from '../../stores/record-feed.ts'
@@ -37,7 +38,12 @@ export class WorkerLink implements Team {
     ownProcess.on('message', (message: FromPrimary) => this.#hear(message))
     // Node would end this process in its own way, and wait for threads, one of which may be waiting for this one (a
     // transaction of LMDB does). Nothing is lost by ending at once.
-    ownProcess.prependListener('disconnect', () => ownProcess.kill(ownProcess.pid, 'SIGKILL'))
+    const channel: EventEmitter = ownProcess
+    const die = () => void ownProcess.kill(ownProcess.pid, 'SIGKILL')
+    channel.prependListener('disconnect', die)
+    // What node:cluster itself says to a primary that is gone, of a connection that it was given, fails here, before its end is
+    // seen; and would be an uncaught error.
+    channel.prependListener('error', die)
     setInterval(() => this.#say({ is: 'beat' }), beatEveryMs).unref()
   }
 

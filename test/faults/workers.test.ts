@@ -1,8 +1,10 @@
 // One server of several processes, without Redis: what holds between servers must hold between its workers, whichever of
 // its processes is killed or stopped.
 
+import { EventEmitter } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { WorkerLink } from '../../server/workers/worker-link.ts'
 import { rawConnection } from '../host/process.ts'
 import { childrenOf, isRunning } from '../support/child.ts'
 import { temporaryFolder } from '../support/folder.ts'
@@ -169,6 +171,35 @@ describe('workers', () => {
     expect(workers.filter(isRunning)).toEqual([])
     await expectAllWell(fleet, done)
   }, 120_000)
+
+  it('end with a primary that is ended while they start, and are told of connections that it has given away', async () => {
+    for (let round = 0; round < 6; round++) {
+      const fleet = await startFleet({
+        redisUrl: 'embedded',
+        args: ['--workers', '3', '--quota-open-uploads', '100000'],
+      })
+      const workers = fleet.workersOf(0)
+      const creations = Array.from({ length: 60 }, () =>
+        send('POST', `${fleet.urls[0]}/files/`, { headers: { 'Upload-Length': 5 } }).catch(() => undefined),
+      )
+      await fleet.kill(0)
+      await Promise.all(creations)
+      await expect.poll(() => workers.filter(isRunning), { timeout: 10_000 }).toEqual([])
+    }
+  }, 120_000)
+})
+
+it('a worker ends before node:cluster makes an uncaught error of what it could not say to a primary that is gone', () => {
+  const seen: string[] = []
+  const ownProcess = new EventEmitter()
+  // As node:cluster does, before anybody else can listen.
+  ownProcess.on('error', () => seen.push('node:cluster'))
+  ownProcess.on('disconnect', () => seen.push('node:cluster'))
+  const kill = (pid: number, signal: string) => seen.push(`${pid} ${signal}`)
+  new WorkerLink(1, Object.assign(ownProcess, { pid: 42, kill }) as unknown as NodeJS.Process)
+  ownProcess.emit('error', new Error('write EPIPE'))
+  ownProcess.emit('disconnect')
+  expect(seen).toEqual(['42 SIGKILL', 'node:cluster', '42 SIGKILL', 'node:cluster'])
 })
 
 /** Finishes an upload whose first request lives, and brings nothing any more. */
