@@ -9,7 +9,7 @@ import type { Concatenator } from './concat.ts'
 import type { EngineSettings } from './engine.ts'
 import type { EngineEvent, UploadHold } from './hold.ts'
 import type { Quotas } from './quotas.ts'
-import { expiresAt, isExpired, refuseAbsent } from './rules.ts'
+import { expiresAt, isExpired, mayBeInTheMaking, refuseAbsent } from './rules.ts'
 import type { Teller } from './teller.ts'
 import type { UploadRequest } from './upload-request.ts'
 
@@ -49,7 +49,7 @@ export class Lifetime {
     const { bytes, locker, settings, draining, concat, teller, meter } = this.#parts
     const seen = await bytes.look(id)
     if (seen === undefined || !(await this.isExpired(seen, now))) {
-      await this.#correctRecord(id, seen)
+      await this.#correctRecord(id, seen, now)
       if (seen) await concat()?.goOn(seen)
       return false
     }
@@ -95,11 +95,20 @@ export class Lifetime {
   }
 
   /** Makes the record of an upload say what its mark says. */
-  async #correctRecord(id: string, seen: UploadRecord | undefined): Promise<void> {
+  async #correctRecord(id: string, seen: UploadRecord | undefined, now: number): Promise<void> {
     const { records, settings, concat, quotas } = this.#parts
-    if (seen === undefined || seen.mark.state === 'terminated') await records?.remove(id)
+    if (seen === undefined) await this.#removeRecordOfNothing(id, now)
+    else if (seen.mark.state === 'terminated') await records?.remove(id)
     else if (concat() && seen.head.concat !== undefined) await concat()?.assemblies.putRecord(seen)
     else await records?.put(seen, expiresAt(seen, settings.expiry))
     if (seen) await quotas?.note(seen)
+  }
+
+  /** Not while its upload may be about to be made: of what comes empty the record is first. */
+  async #removeRecordOfNothing(id: string, now: number): Promise<void> {
+    const { records, settings } = this.#parts
+    const record = await records?.get(id)
+    if (record && (isExpired(record, settings.expiry, now) || !mayBeInTheMaking(record, now)))
+      await records?.remove(id)
   }
 }

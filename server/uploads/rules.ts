@@ -17,6 +17,9 @@ export interface Expiry {
 /** So long a failed upload is told to be gone, and not to be unknown, before what is left of it is removed. */
 const failedForMs = 24 * 3_600_000
 
+/** A creation or a removal takes milliseconds; what is half-done for so long will not be finished. */
+export const halfDoneForMs = 3_600_000
+
 /** When an upload expires, in milliseconds since the epoch; undefined when it does not. Finished uploads never do. */
 export function expiresAt({ head, mark }: UploadRecord, expiry: Expiry): number | undefined {
   const afterMs = Math.min(
@@ -31,6 +34,11 @@ export function expiresAt({ head, mark }: UploadRecord, expiry: Expiry): number 
 export function isExpired(record: UploadRecord, expiry: Expiry, now: number): boolean {
   const at = expiresAt(record, expiry)
   return at !== undefined && at <= now
+}
+
+/** Whether an upload that is not there may be about to be made: its record is a new one's, and young. */
+export function mayBeInTheMaking({ head, mark }: UploadRecord, now: number): boolean {
+  return mark.generation === 0 && mark.sequence === 0 && now - head.createdAt < halfDoneForMs
 }
 
 /** Refuses a creation that can not succeed; `maxBytes` is Infinity without a limit. */

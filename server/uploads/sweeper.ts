@@ -10,10 +10,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { LockError, StoreError, type Walk } from '../../stores/contracts.ts'
 import type { UploadEngine } from './engine.ts'
 import { QuotaUpkeep } from './quota-upkeep.ts'
+import { halfDoneForMs } from './rules.ts'
 
 const expiredAtOnce = 100
-/** A creation or a removal takes milliseconds; what is half-done for an hour will not be finished. */
-const orphanAgeMs = 3_600_000
 const walkEveryMs = 24 * 3_600_000
 /** The walk rests after so many uploads, so that it never competes with them. */
 const walkStride = 50
@@ -93,7 +92,8 @@ export class Sweeper {
 
   /**
    * Looks at every upload: corrects its record, removes it when it has expired, and removes what is left over. Then at
-   * every record: one whose upload is gone came back with an older state of the records.
+   * every record: one whose upload is gone came back with an older state of the records, or
+   * was never made.
    */
   async walk(now: number, mayGoOn: MayGoOn = always): Promise<{ removed: number; orphans: number }> {
     const { bytes, records } = this.#engine
@@ -116,7 +116,7 @@ export class Sweeper {
       },
     )
     if (this.#isOver(mayGoOn)) return { removed, orphans: 0 }
-    return { removed, orphans: await bytes.sweepOrphans(orphanAgeMs) }
+    return { removed, orphans: await bytes.sweepOrphans(halfDoneForMs) }
   }
 
   /** What passes for all uploads ends the sweep, or it would be told of each. */

@@ -122,6 +122,30 @@ it('finds by walking records whose uploads are gone, finished ones too', async (
   expect(await engine.records!.get(id)).toBe(undefined)
 })
 
+it('leaves the record of what is being made, and takes it out an hour later when nothing was made', async () => {
+  const { engine, sweeper } = await sweeping({}, 60_000, { audiences: [] })
+  const { promise, resolve } = deferred()
+  const { createEmpty } = engine.bytes
+  const making = vi.spyOn(engine.bytes, 'createEmpty').mockImplementationOnce(async (head, length) => {
+    await promise
+    return createEmpty!.call(engine.bytes, head, length)
+  })
+  const created = createUpload(engine, 10)
+  await vi.waitFor(() => expect(making).toHaveBeenCalledOnce())
+  const [draft] = await engine.records!.recent(9)
+  await sweeper.walk(Date.now())
+  resolve()
+  const id = await created
+  expect((await engine.records!.list({ limit: 9 })).records).toMatchObject([{ head: { id } }])
+
+  await engine.terminate(id, request())
+  await engine.records!.put(draft!)
+  await sweeper.walk(Date.now() + hourMs - 10_000)
+  expect(await engine.records!.get(id)).toBeDefined()
+  await sweeper.walk(Date.now() + hourMs)
+  expect(await engine.records!.get(id)).toBe(undefined)
+})
+
 it('removes what a creation left that was cut off, and nothing that is not ours', async () => {
   const { folder, sweeper } = await sweeping(sliding)
   const orphan = path.join(folder, `.${'ab'.repeat(16)}.0.mark`)
@@ -145,9 +169,10 @@ it('sweeps by itself, and ends when it is closed', async () => {
 async function sweeping(
   settings: Partial<EngineParts['settings']>,
   everyMs = 60_000,
+  parts: Partial<EngineParts> = {},
 ): Promise<{ engine: UploadEngine; folder: string; sweeper: Sweeper }> {
   const folder = await temporaryFolder()
-  const { engine } = await startEngine(folder, { settings })
+  const { engine } = await startEngine(folder, { settings, ...parts })
   const sweeper = new Sweeper({ engine, everyMs })
   onTestFinished(() => sweeper.close())
   return { engine, folder, sweeper }
