@@ -37,7 +37,8 @@ as not set. Flags that tusd has too bear the same names.
 A value that can not be used, a flag or \`TIDEMARK_\` variable that is not known, and settings that contradict each
 other stop the start with one sentence on stderr and exit code 2. A folder, port or Redis that can not be used at
 start: one sentence and exit code 1. SIGTERM and SIGINT end running requests, keep what they sent, and exit with 0; a
-second signal exits at once with 1, and so does a server that could not end in time.
+second signal exits at once with 1, and so does a server that could not end in time. Until a server has its folder it has nothing
+to put in order, and ends by the signal.
 
 ${sections.join('\n')}`
 }

@@ -72,12 +72,14 @@ async function serve(config: Config): Promise<void> {
     { buildApp, closeWithin },
     { GateError, logGateEvent, openGate },
     { Metrics, textOf },
+    { endOnSignal },
   ] = await Promise.all([
     import('./host/logger.ts'),
     import('./assemble.ts'),
     import('./app.ts'),
     import('./access/open-gate.ts'),
     import('./metrics/metrics.ts'),
+    import('./host/leave.ts'),
   ])
   if (!link) await checkFolder(config)
   const logger = await makeLogger(config, process.stdout.isTTY, link?.number)
@@ -100,22 +102,22 @@ async function serve(config: Config): Promise<void> {
     ...(exposeMetrics && !isOnOwnPort && { metrics: { path: metricsPath, read } }),
   })
   if (!link && config.unixSock !== undefined) await removeStaleSocket(config.unixSock)
-  const closeMetrics = await listen(app, config)
-    .then(() => (link ? undefined : openMetrics(config, logger, read)))
-    .catch(async (error: unknown) => {
-      await app.close()
-      throw error
-    })
-
-  // What all workers do together is told by their primary.
-  const level = link ? 'debug' : 'info'
+  const listening = listen(app, config).then(() => (link ? undefined : openMetrics(config, logger, read)))
+  // A signal may come before it listens, and is answered with an end in order too.
   const end = async () => {
+    const closeMetrics = await listening.catch(() => undefined)
     await closeWithin(app, config.shutdownTimeoutMs)
     await closeMetrics?.()
   }
-  const closing = await endOnSignal({
+  // What all workers do together is told by their primary.
+  const level = link ? 'debug' : 'info'
+  const closing = endOnSignal({
     ...{ logger, level, delayMs: config.shutdownTimeoutMs, end },
     isBusy: () => uploads.isBusy(),
+  })
+  await listening.catch(async (error: unknown) => {
+    await app.close()
+    throw error
   })
   link?.onStop(() => closing.close())
   const port = portOf(app)
@@ -124,28 +126,34 @@ async function serve(config: Config): Promise<void> {
 }
 
 async function leadWorkers(config: Config, count: number): Promise<void> {
-  const [{ makeLogger }, { Primary }] = await Promise.all([
+  const [{ makeLogger }, { Primary }, { endOnSignal }] = await Promise.all([
     import('./host/logger.ts'),
     import('./workers/primary.ts'),
+    import('./host/leave.ts'),
   ])
   await checkFolder(config)
   const logger = await makeLogger(config, process.stdout.isTTY)
   if (config.unixSock !== undefined) await removeStaleSocket(config.unixSock)
   const program = fileURLToPath(import.meta.url)
-  const primary = await Primary.start({ config, count, logger, program }).catch((cause: unknown) => {
+  const primary = await Primary.open({ config, count, logger, program }).catch((cause: unknown) => {
     throw storeError(config, cause)
   })
+  let closeMetrics: (() => Promise<void>) | undefined
   const end = async () => {
     await closeMetrics?.()
     if (!(await primary.stop())) throw new Error('a worker did not end in order')
   }
+  // The workers keep the time; those that do not are ended by the primary. One listens before the other does.
+  endOnSignal({ logger, level: 'info', delayMs: config.shutdownTimeoutMs * 2 + 1000, end })
+  const areListening = await primary.listen().catch((cause: unknown) => {
+    throw storeError(config, cause)
+  })
+  if (!areListening) return
   const read = async () => (await import('./metrics/metrics.ts')).textOf(await primary.gather())
-  const closeMetrics = await openMetrics(config, logger, read).catch(async (error: unknown) => {
+  closeMetrics = await openMetrics(config, logger, read).catch(async (error: unknown) => {
     await primary.stop()
     throw error
   })
-  // The workers keep the time; those that do not are ended by the primary.
-  await endOnSignal({ logger, level: 'info', delayMs: config.shutdownTimeoutMs * 2 + 1000, end })
   sayWhere(primary.port, config, logger, count)
 }
 
@@ -175,43 +183,6 @@ async function linkToPrimary(): Promise<WorkerLink | undefined> {
   ])
   const number = Number(process.env[workerVariable])
   return number > 0 ? new WorkerLink(number, process) : undefined
-}
-
-interface End {
-  readonly logger: Logger
-  readonly level: 'info' | 'debug'
-  readonly delayMs: number
-  /** What is to be done first; when it fails the process ends with 1. */
-  readonly end: () => Promise<void>
-  readonly isBusy?: () => boolean
-}
-
-async function endOnSignal({ logger, level, delayMs, end, isBusy }: End): Promise<{ close(): void }> {
-  const [{ default: closeWithGrace }, { leaveForSure }] = await Promise.all([
-    import('close-with-grace'),
-    import('./host/leave.ts'),
-  ])
-  leaveForSure(isBusy ?? (() => false))
-  let isEnding = false
-  const grace = closeWithGrace(
-    {
-      delay: delayMs,
-      logger: false,
-      // A fault of the machine has no graceful end, and SIGUSR2 asks for no end at all.
-      skip: ['SIGILL', 'SIGTRAP', 'SIGABRT', 'SIGBUS', 'SIGFPE', 'SIGSEGV', 'SIGUSR2'],
-      onTimeout: () => logger.error('could not end in time'),
-      onSecondSignal: (signal) => logger.warn(`second ${signal}: leaving at once`),
-      onSecondError: (err) => logger.fatal({ err }, 'failed while ending'),
-    },
-    async ({ signal, err }) => {
-      isEnding = true
-      if (err) logger.fatal({ err }, 'failed unexpectedly; ending')
-      else logger[level](`${signal ?? 'asked'}: ending; running uploads are kept as far as they came`)
-      await end()
-      logger[level]('ended')
-    },
-  )
-  return { close: () => void (isEnding || grace.close()) }
 }
 
 function answer(question: 'help' | 'version'): Promise<void> | void {

@@ -79,21 +79,32 @@ export class Primary {
     this.#watch = setInterval(() => this.#countBeat(), beatEveryMs)
   }
 
-  /** Returns when all workers listen. Fails as a single process would, with what the first of them could not do. */
-  static async start(options: PrimaryOptions): Promise<Primary> {
-    const commons = options.config.redisUrl === undefined ? await openCommons(options.config) : undefined
-    const primary = new Primary(options, commons)
-    cluster.setupPrimary({ exec: options.program })
+  /** Takes the folder; no worker is there yet. */
+  static async open(options: PrimaryOptions): Promise<Primary> {
+    return new Primary(
+      options,
+      options.config.redisUrl === undefined ? await openCommons(options.config) : undefined,
+    )
+  }
+
+  /**
+   * Returns when all workers listen, or some and it is stopped; then false. Fails as a single process would, with what
+   * the first of them could not do.
+   */
+  async listen(): Promise<boolean> {
+    const { program, count } = this.#options
+    cluster.setupPrimary({ exec: program })
     try {
-      for (let number = 1; number <= options.count; number++) primary.#fork(number)
-      await primary.#untilAllListen()
-      primary.#is = 'running'
-      return primary
+      for (let number = 1; number <= count; number++) this.#fork(number)
+      await this.#untilAllListen()
     } catch (error) {
-      primary.kill()
-      await primary.#ended()
+      this.kill()
+      await this.#ended()
       throw error
     }
+    if (this.#is === 'stopping') return false
+    this.#is = 'running'
+    return true
   }
 
   /** What all workers have counted. */
@@ -127,7 +138,8 @@ export class Primary {
 
   async #untilAllListen(): Promise<void> {
     // `once` fails with what is emitted as an error.
-    while (![...this.#members].every(({ isListening }) => isListening)) await once(this.#news, 'listening')
+    while (this.#is === 'starting' && [...this.#members].some(({ isListening }) => !isListening))
+      await once(this.#news, 'listening')
   }
 
   #fork(number: number): void {
@@ -157,7 +169,7 @@ export class Primary {
   #hear(member: Member, message: FromWorker): void {
     member.silentBeats = 0
     if (!('is' in message)) member.peer?.receive(message)
-    else if (message.is === 'joining') say(member, { is: 'joined', now: this.#commons?.now() ?? Date.now() })
+    else if (message.is === 'joining') this.#onJoining(member)
     else if (message.is === 'turn') member.opener?.receive(message.turn)
     else if (message.is === 'wants-news') this.#relay.want(member.news, message.isWanted)
     else if (message.is === 'news') this.#relay.pass(member.news, message.news)
@@ -175,6 +187,12 @@ export class Primary {
     }
   }
 
+  #onJoining(member: Member): void {
+    say(member, { is: 'joined', now: this.#commons?.now() ?? Date.now() })
+    // It may have been told before it listened to what it is told.
+    if (this.#is === 'stopping') say(member, { is: 'stop' })
+  }
+
   async #answerGather(member: Member, question: number): Promise<void> {
     say(member, { is: 'gathered', question, measured: await this.gather() })
   }
@@ -188,7 +206,8 @@ export class Primary {
     member.undelivered.close()
     this.#commons?.owner.forgetDeadGuests().catch(() => undefined)
     if (this.#is === 'running') this.#replace(member, code, signal)
-    else if (code !== 0) this.#allEndedInOrder = false
+    // Who did not listen yet has taken nothing.
+    else if (code !== 0 && member.isListening) this.#allEndedInOrder = false
     if (this.#is === 'starting') this.#news.emit('error', startError(member, code, signal))
     this.#news.emit('exit')
   }

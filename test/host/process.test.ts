@@ -28,6 +28,20 @@ const endsWithinACommit = {
   ],
 }
 
+/** It gets a signal while it begins to listen. */
+const endsWhileItListens = {
+  nodeArgs: [
+    '--import',
+    `data:text/javascript,${encodeURIComponent(`
+      import { Server } from 'node:http'
+      const { listen } = Server.prototype
+      Server.prototype.listen = function (...args) {
+        process.kill(process.pid, 'SIGTERM')
+        return listen.apply(this, args)
+      }`)}`,
+  ],
+}
+
 describe('a start that can not be', () => {
   it('ends with 2 and one sentence when a setting is wrong', async () => {
     const end = await startBare(['--prot', '1']).exited
@@ -138,6 +152,13 @@ describe('a process that is told to end', () => {
     await idle.until('{"status":"ok"}')
     server.signal('SIGINT')
     expect((await server.exited).code).toBe(0)
+  })
+
+  it('ends with 0 also when the signal comes before it listens', async () => {
+    const end = await start([], endsWhileItListens).exited
+    expect([end.code, end.stderr]).toEqual([0, ''])
+    expect(end.stdout).toContain('SIGTERM: ending')
+    expect(end.stdout).toContain('"msg":"ended"')
   })
 
   it('does not wait for connections that have asked nothing yet', async () => {

@@ -1,7 +1,7 @@
 // A server of several processes is started and ended as one of a single process is: the same words, the same exit codes.
 
 import { existsSync } from 'node:fs'
-import { mkdir } from 'node:fs/promises'
+import { mkdir, readdir } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
@@ -96,6 +96,24 @@ describe('workers that are told to end', () => {
     // Who is free takes the next connection, so which of them had how many is not said.
     expect(patches.map(({ worker }) => [1, 2].includes(worker))).toEqual([true, true, true, true])
     expect(lines.filter(({ msg }) => msg.startsWith('SIGTERM: ending'))).toHaveLength(1)
+  })
+
+  it('end with 0 also when none of them listens yet, and leave nobody and nothing behind', async () => {
+    const server = start()
+    await expect.poll(() => childrenOf(server.pid).length, { interval: 5, timeout: 20_000 }).toBe(2)
+    const workers = childrenOf(server.pid)
+    server.signal('SIGTERM')
+    const end = await server.exited
+    expect([end.code, end.stderr]).toEqual([0, ''])
+    const said = end.stdout
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => String(JSON.parse(line).msg))
+    expect(said.at(0)).toMatch(/^SIGTERM: ending/)
+    expect(said.at(-1)).toBe('ended')
+    expect(workers.filter(isRunning)).toEqual([])
+    // The folder was given back by the first who had it, and no guest is left.
+    expect(await readdir(`${folder.path}/data/.tidemark/.owner`)).toEqual(['2'])
   })
 
   it('leave at once, with 1, on a second signal', async () => {
