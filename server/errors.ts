@@ -95,6 +95,10 @@ export const errorTable = {
   gone: [410, 'this upload is gone; begin a new one'],
   'offset-conflict': [409, 'Upload-Offset does not match; ask with HEAD and go on from there'],
   exists: [409, 'an upload with this id exists already'],
+  'place-taken': [
+    409,
+    'another file is where the backend of this server wants this upload to be; nothing is replaced, try again',
+  ],
   'too-large': [413, 'this is more than the largest upload that is accepted here'],
   'body-too-long': [413, 'the body is longer than what is left of the upload'],
   'termination-unsupported': [405, 'the store of this server can not terminate uploads'],
@@ -107,10 +111,13 @@ export const errorTable = {
   // What hooks say, where they do not say it in their own words
   'access-rejected': [403, 'this request was refused by the backend of this server'],
   'upload-rejected': [400, 'the upload was refused by the backend of this server'],
-  'finish-rejected': [400, 'the upload was not accepted by the backend of this server; its bytes are kept'],
+  'finish-rejected': [400, 'the finished upload was not accepted by the backend of this server'],
   'termination-rejected': [400, 'the backend of this server does not let this upload be terminated'],
   'upload-stopped': [400, 'the upload was stopped, and removed, by the backend of this server'],
-  'hook-failed': [500, 'the backend of this server could not be asked; try again'],
+  'hook-failed': [
+    500,
+    'the backend of this server could not be asked, or gave no answer that can be used; try again',
+  ],
 
   // Lists and progress
   'query-invalid': [400, 'this can not be asked; docs/counting.md says what can'],

@@ -21,6 +21,7 @@ import { type Command, commandOf } from './commands/index.ts'
 import { asksFor, type Config, loadConfig, SettingError } from './config.ts'
 import {
   checkFolder,
+  checkHooks,
   listenError,
   metricsListenError,
   removeStaleSocket,
@@ -81,7 +82,7 @@ async function serve(config: Config): Promise<void> {
     import('./metrics/metrics.ts'),
     import('./host/leave.ts'),
   ])
-  if (!link) await checkFolder(config)
+  if (!link) await checkMachine(config)
   const logger = await makeLogger(config, process.stdout.isTTY, link?.number)
   const gate = await openGate(config, (event) => logGateEvent(logger, event)).catch((cause: unknown) => {
     throw cause instanceof GateError ? new StartError(cause.message, { cause }) : cause
@@ -125,13 +126,18 @@ async function serve(config: Config): Promise<void> {
   else sayWhere(port, config, logger)
 }
 
+async function checkMachine(config: Config): Promise<void> {
+  await checkFolder(config)
+  await checkHooks(config)
+}
+
 async function leadWorkers(config: Config, count: number): Promise<void> {
   const [{ makeLogger }, { Primary }, { endOnSignal }] = await Promise.all([
     import('./host/logger.ts'),
     import('./workers/primary.ts'),
     import('./host/leave.ts'),
   ])
-  await checkFolder(config)
+  await checkMachine(config)
   const logger = await makeLogger(config, process.stdout.isTTY)
   if (config.unixSock !== undefined) await removeStaleSocket(config.unixSock)
   const program = fileURLToPath(import.meta.url)

@@ -101,7 +101,15 @@ export class StoreError extends Error {
     this.code = code
   }
 }
-export type StoreErrorCode = 'exists' | 'bad-id' | 'full' | 'unavailable' | 'superseded' | 'damaged' | 'io'
+export type StoreErrorCode =
+  | 'exists'
+  | 'bad-id'
+  | 'place-taken'
+  | 'full'
+  | 'unavailable'
+  | 'superseded'
+  | 'damaged'
+  | 'io'
 
 // ---------------------------------------------------------------------------------------------------------- bytes
 
@@ -131,7 +139,8 @@ export interface ByteStore {
   createFinished?(head: UploadHead, body: Uint8Array): Promise<UploadRecord>
   /**
    * Makes an empty upload that its creator does not write to; again `look` finds it so or not at all, no lock is needed, and
-   * nobody else can know the id. What failed once it was there stays, empty. Undefined in a store that cannot.
+   * nobody else can know the id. What failed once it was there stays, empty, and is to be removed. Undefined in a store
+   * that cannot.
    */
   createEmpty?(head: UploadHead, length: number | undefined): Promise<UploadRecord>
   look(id: string): Promise<UploadRecord | undefined>

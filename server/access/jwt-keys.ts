@@ -65,6 +65,12 @@ export function publicKeys(text: string): JwtKeys {
   const { keys = [value] } = value as { keys?: unknown }
   if (!Array.isArray(keys) || keys.length === 0) throw new BadValue('must hold at least one key')
   const algorithms = keys.map((jwk: unknown) => algorithmsOfJwk(jwk))
+  const [only] = keys as JWK[]
+  // As one of PEM it is tried whatever a token calls its key.
+  if (keys.length === 1 && only!.kid === undefined && (only!.use ?? 'sig') === 'sig') {
+    const key = createPublicKey({ key: only as never, format: 'jwk' })
+    return { algorithms: algorithms.flat(), find: () => key }
+  }
   return { algorithms: [...new Set(algorithms.flat())], find: createLocalJWKSet({ keys } as JSONWebKeySet) }
 }
 

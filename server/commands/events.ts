@@ -2,6 +2,7 @@
  * `tidemark events`: events that could not be delivered. They lie as files in the folder of the uploads, where running
  * servers put them and find what is to be sent again; so this works beside them, and while there are none.
  */
+import { existsSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import type { Note } from '../../stores/contracts.ts'
 import { FileBytes } from '../../stores/file/file-bytes.ts'
@@ -35,6 +36,10 @@ export async function run(argv: readonly string[], terminal: Terminal): Promise<
     return 0
   }
   const config = loadConfig(end < 0 ? [] : argv.slice(end), terminal.env)
+  if (!existsSync(config.uploadDir)) {
+    terminal.err(`there is no folder "${config.uploadDir}"; --upload-dir says which one the server uses\n`)
+    return 1
+  }
   const [action, ...ids] = positionals
   const files = filesOf(config)
   if (action === 'list' && ids.length === 0 && !values.all) return list(files, terminal)
@@ -84,7 +89,9 @@ async function list({ undelivered }: Files, { out }: Terminal): Promise<number> 
 async function retryAll(files: Files, { out }: Terminal): Promise<number> {
   const notes = await all(files.undelivered)
   for (const note of notes) await retry(note, files)
-  out(`${notes.length} events are sent again within seconds by any running server\n`)
+  out(
+    `${notes.length} ${notes.length === 1 ? 'event is' : 'events are'} sent again within seconds by any running server\n`,
+  )
   return 0
 }
 

@@ -116,13 +116,17 @@ function checkedPath(path: string): string | undefined {
   return path
 }
 
+/** tus, Upload-Metadata: not empty, ASCII without spaces and commas. */
+const metadataKey = /^[\x21-\x2b\x2d-\x7e]+$/
+
 function checkedMetadata(
   metadata: Readonly<Record<string, string>> | undefined,
   asSent: string | undefined,
 ): string | undefined {
   if (metadata === undefined) return undefined
   const header = formatMetadata(metadata, asSent)
-  if (parseMetadata(header) === undefined)
+  const isRead = Object.keys(metadata).every((key) => metadataKey.test(key))
+  if (!isRead || parseMetadata(header) === undefined)
     throw new HookError('a hook answered MetaData with a key that can not be in Upload-Metadata')
   return header
 }

@@ -3,7 +3,7 @@
  * at once, with a sentence that names the setting and its value; not with a stack, and not after a minute of retries.
  */
 import { randomUUID } from 'node:crypto'
-import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { mkdir, rm, stat, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
 import { StoreError } from '../../stores/contracts.ts'
@@ -29,6 +29,16 @@ export async function checkFolder({ uploadDir }: Pick<Config, 'uploadDir'>): Pro
   } catch (cause) {
     throw new StartError(`--upload-dir "${uploadDir}" can not be used: ${inWords(cause)}`, { cause })
   }
+}
+
+/** Programs that are not there are not asked: were the folder misspelt, nobody would be. */
+export async function checkHooks({ hooksDir }: Pick<Config, 'hooksDir'>): Promise<void> {
+  if (hooksDir === undefined) return
+  const why = await stat(hooksDir).then(
+    (found) => (found.isDirectory() ? undefined : 'it is not a folder'),
+    (error: unknown) => (codeOf(error) === 'ENOENT' ? 'it is not there' : inWords(error)),
+  )
+  if (why !== undefined) throw new StartError(`--hooks-dir "${hooksDir}" can not be used: ${why}`)
 }
 
 /** Not `mkdir` with `recursive`: of Node 20 it spins for ever where the system says ENOENT below a folder that is there. */

@@ -13,6 +13,7 @@ import {
 import type { Meter } from '../../stores/meter.ts'
 import type { CreateCommand } from '../protocol/messages.ts'
 import type { EngineEvent } from './hold.ts'
+import type { Lifetime } from './lifetime.ts'
 import type { Quotas } from './quotas.ts'
 import { newRecord } from './rules.ts'
 import type { Teller } from './teller.ts'
@@ -25,6 +26,7 @@ export interface AtOnceParts {
   readonly teller: Teller
   readonly meter: Meter
   readonly report: (event: EngineEvent) => void
+  readonly lifetime: Pick<Lifetime, 'takeBack'>
 }
 
 /** Undefined where it has to be done step by step; then nothing was done. */
@@ -70,7 +72,7 @@ export function bringsNothing(
  * `expiresAt` in milliseconds since the epoch.
  */
 export async function createEmpty(
-  { bytes, records, meter, report }: AtOnceParts,
+  { bytes, records, meter, report, lifetime }: AtOnceParts,
   head: UploadHead,
   length: number | undefined,
   expiresAt: (record: UploadRecord) => number | undefined,
@@ -88,13 +90,8 @@ export async function createEmpty(
     meter.created++
     return record
   } catch (error) {
-    // What could not be synced stays, with its record.
-    const isGone = await bytes.look(id).then(
-      (there) => there === undefined,
-      () => false,
-    )
-    if (isGone)
-      await records?.remove(id).catch((cause: unknown) => report({ is: 'record-failed', id, error: cause }))
+    const isOfAnother = error instanceof StoreError && error.code === 'exists'
+    if (!isOfAnother) await lifetime.takeBack(id)
     throw error
   }
 }

@@ -2,7 +2,14 @@
  * How long uploads live, and their end: by time, found by a sweep or by whoever asks; what is removed is removed under
  * its lock, and what is known of it elsewhere made to say the same as its mark.
  */
-import type { ByteStore, Lock, Locker, RecordStore, UploadRecord } from '../../stores/contracts.ts'
+import {
+  type ByteStore,
+  type Lock,
+  type Locker,
+  type RecordStore,
+  StoreError,
+  type UploadRecord,
+} from '../../stores/contracts.ts'
 import type { Meter } from '../../stores/meter.ts'
 import type { Refusal } from '../errors.ts'
 import type { Concatenator } from './concat.ts'
@@ -85,6 +92,20 @@ export class Lifetime {
     throw error
   }
 
+  /** Removes what was made for a request that has failed: nobody was told of it. */
+  async takeBack(id: string): Promise<void> {
+    const { locker, settings, draining, report } = this.#parts
+    try {
+      const lock = await locker.acquire(id, {
+        timeoutMs: settings.acquireLockTimeoutMs,
+        signal: draining,
+      })
+      await this.remove(id, lock).finally(() => lock.release())
+    } catch (error) {
+      report({ is: 'left-behind', id, error })
+    }
+  }
+
   /** With a lock: only while it is held. */
   async remove(id: string, lock?: Lock): Promise<void> {
     const { bytes, records, report, quotas } = this.#parts
@@ -106,9 +127,14 @@ export class Lifetime {
 
   /** Not while its upload may be about to be made: of what comes empty the record is first. */
   async #removeRecordOfNothing(id: string, now: number): Promise<void> {
-    const { records, settings } = this.#parts
-    const record = await records?.get(id)
-    if (record && (isExpired(record, settings.expiry, now) || !mayBeInTheMaking(record, now)))
-      await records?.remove(id)
+    const { bytes, records, settings } = this.#parts
+    const record = await records?.get(id).catch(undefinedIfDamaged)
+    if (record && mayBeInTheMaking(record, now) && !isExpired(record, settings.expiry, now)) return
+    // It may have been made, and gone on, since it was looked for. Without a record there may be entries of indexes.
+    if ((await bytes.look(id)) === undefined) await records?.remove(id)
   }
+}
+
+function undefinedIfDamaged(error: unknown): undefined {
+  if (!(error instanceof StoreError && error.code === 'damaged')) throw error
 }

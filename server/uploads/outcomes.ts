@@ -20,6 +20,7 @@ export function outcomeOf(error: unknown, purpose: 'append' | 'ask'): Outcome {
   if (error instanceof StoreError) {
     if (error.code === 'superseded') return { is: 'cut', record: undefined, why: 'lease-lost' }
     if (error.code === 'exists') return refused(new Refusal('exists', { cause: error }))
+    if (error.code === 'place-taken') return refused(new Refusal('place-taken', { cause: error }))
     if (error.code === 'bad-id') return refused(new Refusal('id-invalid', { cause: error }))
     if (purpose === 'ask') return refused(new Refusal('busy', { retryAfterS, cause: error }))
     if (error.code === 'full') return refused(new Refusal('full', { cause: error }))

@@ -44,6 +44,7 @@ interface Member {
   readonly news: NewsPeer
   readonly undelivered: Undelivered
   readonly startedAt: number
+  hasSpoken: boolean
   isListening: boolean
   refusal: string | undefined
   silentBeats: number
@@ -152,6 +153,7 @@ export class Primary {
       news: { say: (message) => say(member, message) },
       undelivered: new Undelivered(worker.process),
       startedAt: performance.now(),
+      hasSpoken: false,
       isListening: false,
       refusal: undefined,
       silentBeats: 0,
@@ -168,8 +170,11 @@ export class Primary {
 
   #hear(member: Member, message: FromWorker): void {
     member.silentBeats = 0
+    // What it was told before it spoke it did not hear.
+    if (!member.hasSpoken && this.#is === 'stopping') say(member, { is: 'stop' })
+    member.hasSpoken = true
     if (!('is' in message)) member.peer?.receive(message)
-    else if (message.is === 'joining') this.#onJoining(member)
+    else if (message.is === 'joining') say(member, { is: 'joined', now: this.#commons?.now() ?? Date.now() })
     else if (message.is === 'turn') member.opener?.receive(message.turn)
     else if (message.is === 'wants-news') this.#relay.want(member.news, message.isWanted)
     else if (message.is === 'news') this.#relay.pass(member.news, message.news)
@@ -185,12 +190,6 @@ export class Primary {
       if (this.#is === 'running') this.#options.logger.info({ worker: member.number }, 'the worker listens')
       this.#news.emit('listening')
     }
-  }
-
-  #onJoining(member: Member): void {
-    say(member, { is: 'joined', now: this.#commons?.now() ?? Date.now() })
-    // It may have been told before it listened to what it is told.
-    if (this.#is === 'stopping') say(member, { is: 'stop' })
   }
 
   async #answerGather(member: Member, question: number): Promise<void> {

@@ -57,13 +57,7 @@ export class MarkFile {
    * Fails with `damaged` when it was complete once, and is not any more.
    */
   async content(): Promise<MarkContent | 'incomplete'> {
-    let bytes = await readFully(this.#handle, firstReadBytes)
-    const slot = newestSlot(bytes)
-    let head = decodeHead(bytes.subarray(headPosition))
-    if (typeof head === 'number') {
-      bytes = await readFully(this.#handle, headPosition + head)
-      head = decodeHead(bytes.subarray(headPosition))
-    }
+    const { bytes, slot, head } = await this.#read()
     const isWhole = typeof head === 'object'
     if (slot && isWhole) return { head: head as UploadHead, slot }
     // The first slot is written with the head, in one go. A second one says that both had been there.
@@ -74,9 +68,19 @@ export class MarkFile {
 
   /** Whether anything in the file says that it is a mark of this upload. */
   async isOf(id: string): Promise<boolean> {
-    const bytes = await readFully(this.#handle, firstReadBytes)
-    const head = decodeHead(bytes.subarray(headPosition))
-    return newestSlot(bytes) !== undefined || (typeof head === 'object' && head.id === id)
+    const { slot, head } = await this.#read()
+    return slot !== undefined || (typeof head === 'object' && head.id === id)
+  }
+
+  async #read() {
+    let bytes = await readFully(this.#handle, firstReadBytes)
+    const slot = newestSlot(bytes)
+    let head = decodeHead(bytes.subarray(headPosition))
+    if (typeof head === 'number') {
+      bytes = await readFully(this.#handle, headPosition + head)
+      head = decodeHead(bytes.subarray(headPosition))
+    }
+    return { bytes, slot, head }
   }
 
   /** Writes head and slots of a new mark. Without a slot it stays a claim. */

@@ -52,8 +52,8 @@ export async function makeUpload(
 }
 
 /**
- * Lets go of both at once; `slot` says so. What can not be synced stays, for others may have come upon it: nobody was told of
- * it, and it expires.
+ * Lets go of both at once; `slot` says so. What can not be synced stays, for others may have come upon it: it is to be
+ * removed under its lock.
  */
 export async function makeAtRest(
   making: Making,

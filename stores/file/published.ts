@@ -81,7 +81,7 @@ async function placeOf(layout: FileLayout, storagePath: string): Promise<string>
 }
 
 function taken(): StoreError {
-  return new StoreError('io', 'another file is where this upload is to be')
+  return new StoreError('place-taken', 'another file is where this upload is to be')
 }
 
 async function statOf(file: string): Promise<Stats | undefined> {

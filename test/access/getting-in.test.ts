@@ -248,6 +248,17 @@ it('takes RS256, ES256 and EdDSA by the kind of the key, and HS256 by a secret',
   expect(await knock(await jwtSite(), as(await signedWith(secret)))).toBe('201')
 })
 
+it('tries the only key of a file that gives it no name, whatever a token calls its key', async () => {
+  const { jwk, sign } = await signer('ES256')
+  const { kid: _, ...nameless } = jwk
+  const site = await jwtSite({ keys: publicKeys(JSON.stringify(nameless)) })
+  expect(await knock(site, as(await sign({}, { kid: 'a-name' })))).toBe('201')
+  const evil = await signer('ES256', 'ES256-1')
+  expect(await knock(site, as(await evil.sign()))).toBe('401 invalid_token')
+  const named = await jwtSite({ keys: publicKeys(JSON.stringify(jwk)) })
+  expect(await knock(named, as(await sign({}, { kid: 'another-name' })))).toBe('401 invalid_token')
+})
+
 it('refuses keys that are no keys for this', () => {
   const pem = (key: { export(options: { type: 'spki'; format: 'pem' }): unknown }) =>
     String(key.export({ type: 'spki', format: 'pem' }))

@@ -104,6 +104,14 @@ it('a receiver that is away for an hour is told everything, in order, under the 
   expect(bodies.length).toBeLessThan(20)
 })
 
+it('the command says so when the folder of the server is not there', async () => {
+  expect(await events(`${await temporaryFolder()}/misspelt`, 'list')).toMatchObject({
+    code: 1,
+    out: '',
+    err: expect.stringMatching(/^there is no folder ".*misspelt"; --upload-dir says/),
+  })
+})
+
 it('what no hook took for three days is set aside, shown, sent again and forgotten by a command', async () => {
   const receiver = await Receiver.start()
   const clock = { nowMs: Date.now() - 10 * dayMs }

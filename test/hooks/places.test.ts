@@ -34,7 +34,8 @@ it('is a name of the bytes from the finish on, and goes with the upload', async 
 it('is never taken from another file, and refuses the creation', async () => {
   const { site, file } = await siteWithPlace('taken')
   await writeFile(file, 'mine')
-  expect((await site.send('POST', '/files', { 'Upload-Length': 3 })).status).toBe(500)
+  const { status, text } = await site.send('POST', '/files', { 'Upload-Length': 3 })
+  expect([status, text]).toEqual([409, expect.stringMatching(/^place-taken: another file is where /)])
   expect(await readFile(file, 'utf8')).toBe('mine')
 })
 
@@ -42,7 +43,7 @@ it('is never taken from another file that came meanwhile: the upload waits for i
   const { site, file } = await siteWithPlace('taken')
   const url = await site.create(3)
   await writeFile(file, 'mine')
-  expect((await site.append(url, 0, 'abc')).status).toBe(500)
+  expect((await site.append(url, 0, 'abc')).status).toBe(409)
   expect(await readFile(file, 'utf8')).toBe('mine')
   await rename(file, `${file}-away`)
   const offset = Number((await site.head(url)).headers['upload-offset'])
@@ -54,7 +55,7 @@ it('goes to one of two uploads that want it', async () => {
   const { site, file } = await siteWithPlace('wanted')
   const [first, second] = [await site.create(3), await site.create(3)]
   expect((await site.append(second, 0, 'two')).status).toBe(204)
-  expect((await site.append(first, 0, 'one')).status).toBe(500)
+  expect((await site.append(first, 0, 'one')).status).toBe(409)
   expect(await readFile(file, 'utf8')).toBe('two')
   expect((await site.send('DELETE', first)).status).toBe(204)
   expect(await readFile(file, 'utf8')).toBe('two')

@@ -50,6 +50,9 @@ const unusable: Record<string, (response: ServerResponse) => void> = {
   'metadata that is a number': (res) => answerJson(res, { ChangeFileInfo: { MetaData: { a: 1 } } }),
   'metadata under a key that can not be': (res) =>
     answerJson(res, { ChangeFileInfo: { MetaData: { 'a b': '' } } }),
+  'metadata under a key that is two': (res) =>
+    answerJson(res, { ChangeFileInfo: { MetaData: { 'a,b': 'x' } } }),
+  'metadata under no key': (res) => answerJson(res, { ChangeFileInfo: { MetaData: { '': 'x', a: 'y' } } }),
   'a header that splits the answer': (res) =>
     answerJson(res, { HTTPResponse: { Header: { 'X-A': 'b\r\nSet-Cookie: c=d' } } }),
   'a header with a bad name': (res) => answerJson(res, { HTTPResponse: { Header: { 'X A': 'b' } } }),

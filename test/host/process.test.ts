@@ -58,6 +58,12 @@ describe('a start that can not be', () => {
     expect(end.stderr).toMatch(/^tidemark: --upload-dir "\/proc\/nowhere\/data" can not be used: .*\n$/)
   })
 
+  it('ends with 1 and one sentence when the folder of the hooks is not there', async () => {
+    const end = await start(['--hooks-dir', `${folder.path}/misspelt`]).exited
+    expect(end).toMatchObject({ code: 1, stdout: '' })
+    expect(end.stderr).toMatch(/^tidemark: --hooks-dir ".*misspelt" can not be used: it is not there\n$/)
+  })
+
   it('ends with 1 and one sentence that says who has it when the folder is in use', async () => {
     const first = startBare(['--upload-dir', `${folder.path}/shared`, '--port', '0', '--host', '127.0.0.1'])
     await first.port()

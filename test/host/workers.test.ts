@@ -4,11 +4,14 @@ import { existsSync } from 'node:fs'
 import { mkdir, readdir } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { childrenOf, isRunning } from '../support/child.ts'
+import { startRedis } from '../support/redis.ts'
 import { neverEnds, processes, slowUpload, startProcess } from './process.ts'
 
 const { folder, start, startBare, endsWithTest } = processes(['--workers=2'])
+const twoWorkers = (pid: number) =>
+  expect.poll(() => childrenOf(pid).length, { interval: 5, timeout: 20_000 }).toBe(2)
 const isReplacement = (line: Record<string, unknown>) => line.msg === 'the worker listens'
 
 describe('a start of workers that can not be', () => {
@@ -100,7 +103,7 @@ describe('workers that are told to end', () => {
 
   it('end with 0 also when none of them listens yet, and leave nobody and nothing behind', async () => {
     const server = start()
-    await expect.poll(() => childrenOf(server.pid).length, { interval: 5, timeout: 20_000 }).toBe(2)
+    await twoWorkers(server.pid)
     const workers = childrenOf(server.pid)
     server.signal('SIGTERM')
     const end = await server.exited
@@ -114,6 +117,21 @@ describe('workers that are told to end', () => {
     expect(workers.filter(isRunning)).toEqual([])
     // The folder was given back by the first who had it, and no guest is left.
     expect(await readdir(`${folder.path}/data/.tidemark/.owner`)).toEqual(['2'])
+  })
+
+  it.each(['', 'with Redis '])('%send with 0 also while one of them begins', async (how) => {
+    const redis = how ? await startRedis() : undefined
+    if (redis) onTestFinished(() => redis.stop())
+    const toRedis = redis ? ['--redis-url', redis.url] : []
+    const server = start(['--show-page=false', ...toRedis])
+    await server.port()
+    process.kill(childrenOf(server.pid)[0]!, 'SIGKILL')
+    await server.line((line) => String(line.msg).startsWith('a worker ended'))
+    await twoWorkers(server.pid)
+    server.signal('SIGTERM')
+    const end = await server.exited
+    expect([end.code, end.stderr]).toEqual([0, ''])
+    expect(end.stdout).toContain('"msg":"ended"')
   })
 
   it('leave at once, with 1, on a second signal', async () => {

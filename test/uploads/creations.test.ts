@@ -128,14 +128,29 @@ it('one is made all the same when its record can not be put for another reason, 
   expect(events).toMatchObject([{ is: 'record-failed', id }])
 })
 
-it('one that could not be synced stays, and so does its record', async () => {
-  const { engine } = await startEngine(await temporaryFolder(), { audiences: [] })
+it('one that could not be synced is taken back', async () => {
+  const directory = await temporaryFolder()
+  const { engine } = await startEngine(directory, { audiences: [] })
   const { createEmpty } = engine.bytes
   vi.spyOn(engine.bytes, 'createEmpty').mockImplementationOnce(async (head, length) => {
     await createEmpty!.call(engine.bytes, head, length)
     throw new StoreError('full', 'no room')
   })
   expect(await engine.create(create, request())).toMatchObject({ is: 'refused', refusal: { status: 507 } })
+  expect(await engine.records!.recent(9)).toEqual([])
+  expect((await filesIn(directory)).filter((file) => !file.startsWith('.tidemark'))).toEqual([])
+})
+
+it('one that could not be synced stays when it can not be removed either, which is told', async () => {
+  const { engine, events } = await startEngine(await temporaryFolder(), { audiences: [] })
+  const { createEmpty } = engine.bytes
+  vi.spyOn(engine.bytes, 'createEmpty').mockImplementationOnce(async (head, length) => {
+    await createEmpty!.call(engine.bytes, head, length)
+    throw new StoreError('io', 'broken')
+  })
+  vi.spyOn(engine.bytes, 'remove').mockRejectedValueOnce(new StoreError('io', 'broken'))
+  await expect(engine.create(create, request())).rejects.toThrow('broken')
+  expect(events).toMatchObject([{ is: 'left-behind', id: expect.any(String) }])
   expect(await engine.records!.recent(9)).toHaveLength(1)
 })
 

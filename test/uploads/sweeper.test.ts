@@ -146,6 +146,26 @@ it('leaves the record of what is being made, and takes it out an hour later when
   expect(await engine.records!.get(id)).toBe(undefined)
 })
 
+it('leaves the record of what was made, and went on, while the walk looked for it', async () => {
+  const { engine, sweeper } = await sweeping({}, 60_000, { audiences: [] })
+  const { promise, resolve } = deferred()
+  const { createEmpty } = engine.bytes
+  const making = vi.spyOn(engine.bytes, 'createEmpty').mockImplementationOnce(async (head, length) => {
+    await promise
+    return createEmpty!.call(engine.bytes, head, length)
+  })
+  const created = createUpload(engine, 10)
+  await vi.waitFor(() => expect(making).toHaveBeenCalledOnce())
+  const { get } = engine.records!
+  vi.spyOn(engine.records!, 'get').mockImplementationOnce(async (id) => {
+    resolve()
+    await append(engine, await created, 0, 'abc')
+    return get.call(engine.records, id)
+  })
+  await sweeper.walk(Date.now())
+  expect(await engine.records!.get(await created)).toMatchObject({ mark: { offset: 3 } })
+})
+
 it('removes what a creation left that was cut off, and nothing that is not ours', async () => {
   const { folder, sweeper } = await sweeping(sliding)
   const orphan = path.join(folder, `.${'ab'.repeat(16)}.0.mark`)
@@ -223,6 +243,20 @@ describe('over Redis', () => {
     await sweeper.close()
     expect(await engines[1].records!.get(id)).toBe(undefined)
     expect(await engines[1].records!.lastWalk()).toBe(undefined)
+  })
+
+  it('take out what names nothing, and records that nobody can read', async () => {
+    const { sweepers, engines, redis, gate } = await sharingRedis()
+    gate.resolve()
+    const id = await createUpload(engines[0], 10, '12')
+    const lost = Array.from({ length: 100 }, (_, index) => index.toString(16).padStart(32, '0'))
+    for (const index of ['expiry', 'recent'])
+      for (const one of lost) await redis.command('ZADD', `sweep:index:${index}`, '1', one)
+    await redis.command('HSET', `sweep:record:{${lost[0]}}`, 'body', 'garbage')
+    await sweepers[0].walk(Date.now())
+    expect(await redis.command('ZCARD', 'sweep:index:expiry')).toBe(':0')
+    expect(await redis.command('ZCARD', 'sweep:index:recent')).toBe(':1')
+    expect(await redis.command('EXISTS', `sweep:record:{${lost[0]}}`, `sweep:record:{${id}}`)).toBe(':1')
   })
 
   it('asks Redis for four things a round when there is nothing to do', async () => {

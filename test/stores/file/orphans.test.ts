@@ -10,7 +10,9 @@ import { temporaryFolder } from '../../support/folder.ts'
 import { cutOffBefore, errno, faulty, filesIn, storeIn } from './support.ts'
 
 const own = '0123456789abcdef0123456789abcdef'
-const claim = Buffer.concat([Buffer.alloc(1024), encodeHead(headOf('x'))])
+const claimOf = (head: ReturnType<typeof headOf>) => Buffer.concat([Buffer.alloc(1024), encodeHead(head)])
+const claim = claimOf(headOf('x'))
+const longClaim = claimOf(headOf('x', { metadata: `a ${'YQ'.repeat(1500)}` }))
 
 describe('the sweep', () => {
   it('removes each kind of leftover', async () => {
@@ -19,6 +21,7 @@ describe('the sweep', () => {
       'claim and empty file of a creation': { '.x.0.mark': '', x: '' },
       'a creation that was cut off while the mark was written': { '.x.0.mark': claim, x: '' },
       'the claim of a take-over that came after a removal': { '.x.1.mark': claim },
+      'the same with a long head': { '.x.1.mark': longClaim },
       'the same, empty': { '.x.2.mark': '' },
       'the opening of an upload that was removed': { '.x.0.opening': '' },
       'the copy of a take-over that came after a removal': { [`.${own}.1.data`]: 'copied' },
