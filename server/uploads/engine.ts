@@ -201,6 +201,8 @@ export class UploadEngine implements HoldContext {
     if (refusal) return { is: 'refused', refusal }
     if (this.#concat && isWaiting(seen!)) return this.#concat.offset(seen!)
     if (seen!.mark.state === 'finished') return this.#offsetOf(seen!)
+    // Who waits to send would begin after the answer.
+    this.quotas?.dismissWaiting(id)
     const answer = async (): Promise<Outcome> => {
       const record = await this.bytes.look(id)
       const refusal = await this.#refuseAbsent(record, request)
@@ -228,6 +230,7 @@ export class UploadEngine implements HoldContext {
     }
     const refusal = await refuse(await this.bytes.look(id))
     if (refusal) return { is: 'refused', refusal }
+    this.quotas?.dismissWaiting(id)
     return this.#holds.holding(id, request, async (_, lock) => {
       const record = await this.bytes.look(id)
       const refusal = await refuse(record)

@@ -60,6 +60,11 @@ export class Quotas {
     await this.ledger.start()
   }
 
+  /** Refuses a request that waits to send to this upload: somebody asks how far it is. */
+  dismissWaiting(upload: string): void {
+    this.#leases.dismiss(upload)
+  }
+
   /** Ends the waits of those that are not running yet. */
   drain(): void {
     this.#leases.drain()
@@ -110,23 +115,21 @@ export class Quotas {
     request: UploadRequest,
     work: () => Promise<T>,
   ): Promise<T> {
-    const runs: Run[] = []
-    const until = performance.now() + Math.min(longestWaitMs, this.#options.waitMs ?? longestWaitMs)
-    try {
-      // By the address that it comes from now, which need not be the one that created it.
-      for (const { account, kind, limits } of this.#accounts({ ...head, client: request.client }, request)) {
-        if (limits.runningRequests === Number.POSITIVE_INFINITY) continue
+    // By the address that it comes from now, which need not be the one that created it.
+    const places = this.#accounts({ ...head, client: request.client }, request)
+      .filter(({ limits }) => limits.runningRequests !== Number.POSITIVE_INFINITY)
+      .map(({ account, kind, limits }) => {
         const run = { account, id: head.id, token: randomUUID() }
-        const verdict = await this.#leases.begin(run, limits.runningRequests, {
-          until,
-          signal: request.signal,
-        })
-        if (verdict.is === 'refused') throw overQuota(as, verdict, kind, limits)
-        runs.push(run)
-      }
+        return { run, limit: limits.runningRequests, kind, limits }
+      })
+    if (places.length === 0) return work()
+    const until = performance.now() + Math.min(longestWaitMs, this.#options.waitMs ?? longestWaitMs)
+    const missing = await this.#leases.begin(places, { until, signal: request.signal })
+    if (missing) throw overQuota(as, { limit: 'runningRequests' }, missing.kind, missing.limits)
+    try {
       return await work()
     } finally {
-      for (const run of runs) await this.#leases.end(run)
+      for (const { run } of places) await this.#leases.end(run)
     }
   }
 

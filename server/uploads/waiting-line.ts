@@ -41,8 +41,8 @@ export class WaitingLine {
         if (this.#isClosed) throw new LockError('unavailable', 'The server is shutting down.')
         await waiter.rest(this.#isFirst(waiter) ? Math.min(leftMs, askAgainMs) : leftMs, signal)
         if (signal.aborted) throw new LockError('aborted', 'The request ended before it had a place.')
-        if (isReplaced())
-          throw new LockError('superseded', 'A newer request waits for a place for this upload.')
+        if (isReplaced() || waiter.isDismissed)
+          throw new LockError('superseded', 'A newer request wants this upload.')
         if (!this.#isClosed && this.#isFirst(waiter) && (await ask())) return true
       }
       return false
@@ -52,6 +52,14 @@ export class WaitingLine {
       if (!isReplaced()) this.#waiting.delete(upload)
       if (mayHaveMissed) this.callFirst()
     }
+  }
+
+  /** Ends the wait for this upload with a `LockError`, as a newer request would. */
+  dismiss(upload: string): void {
+    const waiter = this.#waiting.get(upload)
+    if (!waiter) return
+    waiter.isDismissed = true
+    waiter.call()
   }
 
   /** Ends all waits, now and later. */
@@ -73,6 +81,7 @@ export class WaitingLine {
 }
 
 class Waiter {
+  isDismissed = false
   #isCalled = false
   #wake: (() => void) | undefined
 

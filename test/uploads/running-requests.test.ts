@@ -1,8 +1,10 @@
 // How many requests may send data at a time, and those that wait until one of them has ended.
 import { expect, it, onTestFinished, vi } from 'vitest'
+import { RunningLeases } from '../../server/uploads/running-leases.ts'
 import { WaitingLine } from '../../server/uploads/waiting-line.ts'
-import { type CountedEngine, startCountedEngine } from '../support/counted-engine.ts'
-import { openBody } from '../support/engine.ts'
+import type { Run, Verdict } from '../../stores/ledger.ts'
+import { ann, type CountedEngine, startCountedEngine } from '../support/counted-engine.ts'
+import { openBody, request } from '../support/engine.ts'
 
 const oneAtATime = { owner: { runningRequests: 1 } }
 
@@ -132,6 +134,92 @@ it('a newer request of the upload that runs waits for nobody in the line', async
   await Promise.all([displaced, waiting])
 })
 
+it('who comes later waits behind those that wait', async () => {
+  const counted = await startCountedEngine(oneAtATime)
+  const ids = await Promise.all(Array.from({ length: 40 }, () => counted.create(3)))
+  const first = openBody('ab')
+  const ended: string[] = []
+  const send = (id: string, body: string | ReturnType<typeof openBody>) =>
+    counted.append(id, 0, body).then(() => void ended.push(id))
+  const running = send(ids[0]!, first)
+  await expect
+    .poll(async () => (await counted.ledger.usage('owner:ann', counted.now)).runningRequests)
+    .toBe(1)
+  const appends = []
+  for (const [index, id] of ids.slice(1).entries()) {
+    appends.push(send(id, 'abc'))
+    if (index === 5) first.end('c')
+    await new Promise((resolve) => setTimeout(resolve, 2))
+  }
+  await Promise.all([running, ...appends])
+  expect(ended).toEqual(ids)
+})
+
+it('one that waits for one account keeps no place in another', async () => {
+  const counted = await startCountedEngine({ owner: { runningRequests: 2 }, address: { runningRequests: 1 } })
+  const hasAsked = asked(counted)
+  const [one, two, three] = await Promise.all(['a', 'a', 'b'].map((client) => counted.create(3, { client })))
+  const body = openBody('ab')
+  const running = counted.append(one!, 0, body, { client: 'a' })
+  await hasAsked(2)
+  let isOver = false
+  const waiting = counted.append(two!, 0, 'abc', { client: 'a' }).then(() => (isOver = true))
+  await hasAsked(4)
+  await counted.append(three!, 0, 'abc', { client: 'b' })
+  expect(isOver).toBe(false)
+  body.end('c')
+  await Promise.all([running, waiting])
+  expect((await counted.ledger.usage('owner:ann', counted.now)).runningRequests).toBe(0)
+})
+
+it('one that misses another place by now waits in that line', async () => {
+  stopTheClock()
+  const running = new Set<Run>()
+  const ledger = {
+    async begin(run: Run): Promise<Verdict> {
+      if ([...running].some(({ account }) => account === run.account))
+        return { is: 'refused', limit: 'runningRequests' }
+      running.add(run)
+      return { is: 'admitted' }
+    },
+    end: async (run: Run) => void running.delete(run),
+  }
+  const leases = new RunningLeases({ ledger: ledger as never, leaseMs: 10_000, now: () => 0 })
+  onTestFinished(() => leases.close())
+  const places = (...accounts: string[]) =>
+    accounts.map((account) => ({ run: { account, id: accounts.join(), token: '' }, limit: 1 }))
+  const begin = (of: ReturnType<typeof places>) =>
+    leases.begin(of, { until: performance.now() + 60_000, signal: new AbortController().signal })
+  const [bob, ann, annFromElsewhere] = [places('bob', 'here'), places('ann', 'here'), places('ann', 'there')]
+  expect(await begin(bob)).toBe(undefined)
+  const waiting = begin(ann)
+  await new Promise((resolve) => setImmediate(resolve))
+  expect(await begin(annFromElsewhere)).toBe(undefined)
+  for (const { run } of [...bob, ...annFromElsewhere]) await leases.end(run)
+  expect(await waiting).toBe(undefined)
+  expect([...running]).toEqual(ann.map(({ run }) => run))
+})
+
+it('one that waits is refused when somebody asks how far the upload is, or removes it', async () => {
+  const counted = await startCountedEngine(oneAtATime)
+  const { create, append, engine } = counted
+  const hasAsked = asked(counted)
+  const [one, two] = [await create(3), await create(3)]
+  const body = openBody('ab')
+  const running = append(one, 0, body)
+  await hasAsked(1)
+  for (const ask of [engine.offset, engine.terminate]) {
+    const waiting = append(two, 0, 'abc')
+    const refused = expect(waiting).rejects.toThrow(/^423 1:/)
+    await hasAsked(2)
+    await new Promise((resolve) => setImmediate(resolve))
+    await ask.call(engine, two, request('', { asker: ann }))
+    await refused
+  }
+  body.end('c')
+  await running
+})
+
 it('a drain ends those that wait, and those that run', async () => {
   const counted = await startCountedEngine(oneAtATime)
   const { create, append, engine } = counted
@@ -194,7 +282,7 @@ it('no more than a hundred wait in a line; the next is refused at once', async (
   const waiting = Array.from({ length: 100 }, (_, index) => wait(String(index)))
   expect(await wait('one more')).toBe(false)
   const newer = wait('0')
-  await expect(waiting[0]).rejects.toThrow('A newer request waits for a place')
+  await expect(waiting[0]).rejects.toThrow('A newer request wants this upload')
   stop.abort()
   const left = await Promise.allSettled([...waiting.slice(1), newer])
   expect(new Set(left.map(({ status }) => status))).toEqual(new Set(['rejected']))
