@@ -144,12 +144,15 @@ function parsed<T>(name: string, parse: () => T): T {
   }
 }
 
-/** Whether a declared media type is among the allowed ones. */
+/** RFC 6838, 4.2: the names of a type and of its subtype. */
+const mediaType = /^[a-z0-9][a-z0-9!#$&^_.+-]*\/[a-z0-9][a-z0-9!#$&^_.+-]*$/
+
+/** Whether a declared media type, in small letters, is among the allowed ones. */
 export function isTypeAllowed(declared: string, allowed: readonly string[]): boolean {
+  if (allowed.includes('*/*')) return true
+  if (!mediaType.test(declared)) return false
   return allowed.some(
     (pattern) =>
-      pattern === '*/*' ||
-      pattern === declared ||
-      (pattern.endsWith('/*') && declared.startsWith(pattern.slice(0, -1))),
+      pattern === declared || (pattern.endsWith('/*') && declared.startsWith(pattern.slice(0, -1))),
   )
 }

@@ -124,17 +124,10 @@ it('finds by walking records whose uploads are gone, finished ones too', async (
 
 it('leaves the record of what is being made, and takes it out an hour later when nothing was made', async () => {
   const { engine, sweeper } = await sweeping({}, 60_000, { audiences: [] })
-  const { promise, resolve } = deferred()
-  const { createEmpty } = engine.bytes
-  const making = vi.spyOn(engine.bytes, 'createEmpty').mockImplementationOnce(async (head, length) => {
-    await promise
-    return createEmpty!.call(engine.bytes, head, length)
-  })
-  const created = createUpload(engine, 10)
-  await vi.waitFor(() => expect(making).toHaveBeenCalledOnce())
+  const { created, goOn } = await heldCreation(engine)
   const [draft] = await engine.records!.recent(9)
   await sweeper.walk(Date.now())
-  resolve()
+  goOn()
   const id = await created
   expect((await engine.records!.list({ limit: 9 })).records).toMatchObject([{ head: { id } }])
 
@@ -148,17 +141,10 @@ it('leaves the record of what is being made, and takes it out an hour later when
 
 it('leaves the record of what was made, and went on, while the walk looked for it', async () => {
   const { engine, sweeper } = await sweeping({}, 60_000, { audiences: [] })
-  const { promise, resolve } = deferred()
-  const { createEmpty } = engine.bytes
-  const making = vi.spyOn(engine.bytes, 'createEmpty').mockImplementationOnce(async (head, length) => {
-    await promise
-    return createEmpty!.call(engine.bytes, head, length)
-  })
-  const created = createUpload(engine, 10)
-  await vi.waitFor(() => expect(making).toHaveBeenCalledOnce())
+  const { created, goOn } = await heldCreation(engine)
   const { get } = engine.records!
   vi.spyOn(engine.records!, 'get').mockImplementationOnce(async (id) => {
-    resolve()
+    goOn()
     await append(engine, await created, 0, 'abc')
     return get.call(engine.records, id)
   })
@@ -185,6 +171,19 @@ it('sweeps by itself, and ends when it is closed', async () => {
   await vi.waitFor(async () => expect(await engine.bytes.look(id)).toBe(undefined), { timeout: 5000 })
   await sweeper.close()
 })
+
+/** A creation that has put its record, and makes its mark when it may go on. */
+async function heldCreation(engine: UploadEngine) {
+  const { promise, resolve } = deferred()
+  const { createEmpty } = engine.bytes
+  const making = vi.spyOn(engine.bytes, 'createEmpty').mockImplementationOnce(async (head, length) => {
+    await promise
+    return createEmpty!.call(engine.bytes, head, length)
+  })
+  const created = createUpload(engine, 10)
+  await vi.waitFor(() => expect(making).toHaveBeenCalledOnce())
+  return { created, goOn: resolve }
+}
 
 async function sweeping(
   settings: Partial<EngineParts['settings']>,
