@@ -121,6 +121,7 @@ async function serve(config: Config): Promise<void> {
     throw error
   })
   link?.onStop(() => closing.close())
+  if (closing.isEnding) return
   const port = portOf(app)
   if (link) link.listening(port)
   else sayWhere(port, config, logger)

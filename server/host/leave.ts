@@ -20,6 +20,12 @@ interface End {
   readonly isBusy?: () => boolean
 }
 
+interface Ending {
+  readonly isEnding: boolean
+  /** Ends the process as a signal would. */
+  close(): void
+}
+
 interface LeaveOptions {
   /** Whether something that Node does not tell of is being written. */
   readonly isBusy: () => boolean
@@ -28,7 +34,7 @@ interface LeaveOptions {
 }
 
 /** From here on a signal, or an error that nobody caught, ends the process in order, once; and for sure after `delayMs`. */
-export function endOnSignal({ logger, level, delayMs, end, isBusy }: End): { close(): void } {
+export function endOnSignal({ logger, level, delayMs, end, isBusy }: End): Ending {
   leaveForSure(isBusy ?? (() => false))
   let isEnding = false
   const grace = closeWithGrace(
@@ -49,7 +55,12 @@ export function endOnSignal({ logger, level, delayMs, end, isBusy }: End): { clo
       logger[level]('ended')
     },
   )
-  return { close: () => void (isEnding || grace.close()) }
+  return {
+    get isEnding() {
+      return isEnding
+    },
+    close: () => void (isEnding || grace.close()),
+  }
 }
 
 /** Leaves as soon as no thread is at work; what is not done in half a second is as after a crash, and so is the exit code. */
