@@ -8,7 +8,7 @@
  */
 import { randomUUID } from 'node:crypto'
 import type { Now, UploadHead, UploadRecord } from '../../stores/contracts.ts'
-import type { Ledger, LedgerEntry, QuotaLimits, Run } from '../../stores/ledger.ts'
+import type { Ledger, LedgerEntry, QuotaLimits } from '../../stores/ledger.ts'
 import { type Account, accountsOf, type QuotaPlan } from './quota-accounts.ts'
 import { overQuota, refuseTooLarge } from './quota-refusals.ts'
 import { QuotaRoom } from './quota-room.ts'

@@ -57,7 +57,13 @@ export class MarkFile {
    * Fails with `damaged` when it was complete once, and is not any more.
    */
   async content(): Promise<MarkContent | 'incomplete'> {
-    const { bytes, slot, head } = await this.#read()
+    let bytes = await readFully(this.#handle, firstReadBytes)
+    const slot = newestSlot(bytes)
+    let head = decodeHead(bytes.subarray(headPosition))
+    if (typeof head === 'number') {
+      bytes = await readFully(this.#handle, headPosition + head)
+      head = decodeHead(bytes.subarray(headPosition))
+    }
     const isWhole = typeof head === 'object'
     if (slot && isWhole) return { head: head as UploadHead, slot }
     // The first slot is written with the head, in one go. A second one says that both had been there.
@@ -68,19 +74,13 @@ export class MarkFile {
 
   /** Whether anything in the file says that it is a mark of this upload. */
   async isOf(id: string): Promise<boolean> {
-    const { slot, head } = await this.#read()
-    return slot !== undefined || (typeof head === 'object' && head.id === id)
-  }
-
-  async #read() {
-    let bytes = await readFully(this.#handle, firstReadBytes)
-    const slot = newestSlot(bytes)
-    let head = decodeHead(bytes.subarray(headPosition))
-    if (typeof head === 'number') {
-      bytes = await readFully(this.#handle, headPosition + head)
-      head = decodeHead(bytes.subarray(headPosition))
-    }
-    return { bytes, slot, head }
+    const bytes = await readFully(this.#handle, firstReadBytes)
+    if (newestSlot(bytes) !== undefined) return true
+    const head = decodeHead(bytes.subarray(headPosition))
+    if (typeof head !== 'number') return head?.id === id
+    const whole = await readFully(this.#handle, headPosition + head)
+    const longHead = decodeHead(whole.subarray(headPosition))
+    return typeof longHead === 'object' && longHead.id === id
   }
 
   /** Writes head and slots of a new mark. Without a slot it stays a claim. */
