@@ -29,7 +29,7 @@ describe('what outlives a request', () => {
     const args = ['--durability', 'none', '--log-level', 'warn']
     const server = await startServer({ dir: await temporaryFolder(), args, nodeArgs: ['--trace-gc'] })
     onTestFinished(async () => void (await server.stop()))
-    await run(server.port, count / 4, begin)
+    await run(server.port, count, begin)
     const told = server.output().length
     await run(server.port, count, begin)
     const { grown, scavenges } = readTrace(server.output().slice(told))

@@ -15,6 +15,8 @@ export interface Promised {
   readonly length: number
   /** Which bytes it has. */
   readonly seed: number
+  /** An upload with this name was finished and removed before: without syncs it may be back. */
+  readonly hasPredecessor?: true
 }
 
 interface Stage {
@@ -231,6 +233,7 @@ export const scenarios: Record<string, Scenario> = {
     await first.finish(await first.create(store))
     await first.remove(store)
     const second = new Play(stage, 'named', 2)
+    second.promise({ hasPredecessor: true })
     const appender = await second.create(store)
     await second.append(appender, 600)
     await second.finish(appender)
