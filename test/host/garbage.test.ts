@@ -29,12 +29,17 @@ describe('what outlives a request', () => {
     const args = ['--durability', 'none', '--log-level', 'warn']
     const server = await startServer({ dir: await temporaryFolder(), args, nodeArgs: ['--trace-gc'] })
     onTestFinished(async () => void (await server.stop()))
-    await run(server.port, count, begin)
-    const told = server.output().length
-    await run(server.port, count, begin)
-    const { grown, scavenges } = readTrace(server.output().slice(told))
-    expect(scavenges).toBeGreaterThan(5)
-    expect(grown / count).toBeLessThan(limit)
+    await run(server.port, count / 4, begin)
+    const rounds: number[] = []
+    for (let round = 0; round < 3; round++) {
+      const told = server.output().length
+      await run(server.port, count, begin)
+      const { grown, scavenges } = readTrace(server.output().slice(told))
+      expect(scavenges).toBeGreaterThan(5)
+      rounds.push(grown / count)
+    }
+    // What grows once, some megabytes in one of the rounds, is not of a request.
+    expect(Math.min(...rounds)).toBeLessThan(limit)
   })
 })
 
