@@ -152,10 +152,7 @@ async function leadWorkers(config: Config, count: number): Promise<void> {
   }
   // The workers keep the time; those that do not are ended by the primary. One listens before the other does.
   endOnSignal({ logger, level: 'info', delayMs: config.shutdownTimeoutMs * 2 + 1000, end })
-  const areListening = await primary.listen().catch((cause: unknown) => {
-    throw storeError(config, cause)
-  })
-  if (!areListening) return
+  if (!(await primary.listen())) return
   const read = async () => (await import('./metrics/metrics.ts')).textOf(await primary.gather())
   closeMetrics = await openMetrics(config, logger, read).catch(async (error: unknown) => {
     await primary.stop()

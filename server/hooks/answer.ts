@@ -4,7 +4,7 @@
  */
 import { validateHeaderName, validateHeaderValue } from 'node:http'
 import { FileLayout } from '../../stores/file/file-layout.ts'
-import { formatMetadata, parseMetadata } from '../protocol/metadata.ts'
+import { formatMetadata, isMetadataKey } from '../protocol/metadata.ts'
 import { HookError } from './hook-types.ts'
 
 /** What shall be answered to the client in place of what would be. */
@@ -116,19 +116,14 @@ function checkedPath(path: string): string | undefined {
   return path
 }
 
-/** tus, Upload-Metadata: not empty, ASCII without spaces and commas. */
-const metadataKey = /^[\x21-\x2b\x2d-\x7e]+$/
-
 function checkedMetadata(
   metadata: Readonly<Record<string, string>> | undefined,
   asSent: string | undefined,
 ): string | undefined {
   if (metadata === undefined) return undefined
-  const header = formatMetadata(metadata, asSent)
-  const isRead = Object.keys(metadata).every((key) => metadataKey.test(key))
-  if (!isRead || parseMetadata(header) === undefined)
+  if (!Object.keys(metadata).every(isMetadataKey))
     throw new HookError('a hook answered MetaData with a key that can not be in Upload-Metadata')
-  return header
+  return formatMetadata(metadata, asSent)
 }
 
 function parseJson(text: string): unknown {

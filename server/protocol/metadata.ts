@@ -12,12 +12,16 @@ export type Metadata = Readonly<Record<string, string | null>>
 const keyPattern = /^[\x21-\x2b\x2d-\x7e]+$/ // printable ASCII without space and comma
 const base64Pattern = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/
 
+export function isMetadataKey(key: string): boolean {
+  return keyPattern.test(key)
+}
+
 /** The metadata in a header, or undefined when the header is malformed: empty or repeated key, non-ASCII key, bad base64. */
 export function parseMetadata(header: string): Metadata | undefined {
   const metadata: Record<string, string | null> = Object.create(null)
   if (header.trim() === '') return metadata
   for (const [key, value, ...more] of pairsOf(header)) {
-    if (more.length > 0 || !keyPattern.test(key) || key in metadata) return undefined
+    if (more.length > 0 || !isMetadataKey(key) || key in metadata) return undefined
     if (value !== undefined && !base64Pattern.test(value)) return undefined
     metadata[key] = decode(value)
   }
