@@ -235,6 +235,7 @@ export class UploadHold {
       offset: plan.offset,
       endLimit: plan.length ?? plan.maxBytes,
       write: this.#writeTo(appender),
+      keepsNoBuffers: appender.keepsNoBuffers,
       ...(!plan.checksum && {
         checkpoint: (offset: number) => this.#checkpoint(appender, offset, plan, request),
       }),

@@ -76,6 +76,7 @@ export class InstantUploads {
     const receiver = new Receiver({
       ...{ source: request.body(), pulse, offset: 0, endLimit: length ?? 0, idleMs, leastBytesPerSecond },
       write: async () => {},
+      keepsNoBuffers: true,
     })
     const stop = () => receiver.stop('drain')
     draining.addEventListener('abort', stop)

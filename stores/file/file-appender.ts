@@ -51,6 +51,7 @@ export interface AppenderParts {
 export type OpenUpload = Pick<AppenderParts, 'head' | 'slot' | 'mark' | 'data' | 'rewound'>
 
 export class FileAppender implements Appender {
+  readonly keepsNoBuffers = true
   readonly #parts: AppenderParts
   #slot: Slot
   #queue: Promise<unknown> = Promise.resolve()

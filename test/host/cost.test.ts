@@ -5,6 +5,7 @@
  */
 import { createHook } from 'node:async_hooks'
 import { once } from 'node:events'
+import fs from 'node:fs'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { pino } from 'pino'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
@@ -161,7 +162,7 @@ describe('a request costs no more than it did:', () => {
     expectAtMost(await head(finished), { hops: 0, commits: 0, writes: 1, timers: 1, promises: 68 })
   })
 
-  it('a MiB of a large PATCH, which is copied nowhere', async () => {
+  it('a MiB of a large PATCH, which is copied nowhere, and whose memory is given back', async () => {
     const { ask, create } = await start()
     const size = 32
     const body = Buffer.alloc(size * MiB, 'y')
@@ -172,6 +173,7 @@ describe('a request costs no more than it did:', () => {
     }
     await patch(paths[0]!)
     const copies = countCopies()
+    const writes = vi.spyOn(fs, 'writev')
     hook.enable()
     const before = { ...cost }
     await patch(paths[1]!)
@@ -184,6 +186,11 @@ describe('a request costs no more than it did:', () => {
     // Headers and marks are small, and so is their number.
     expect(copies.bytes()).toBeLessThan(64 * 1024)
     expect(copies.count()).toBeLessThan(30)
+    // The last batch is freed when its PATCH is being answered; the first piece of all came with the headers, and is small.
+    const pieces = writes.mock.calls.slice(0, -2).flatMap(([, buffers]) => buffers)
+    expect(pieces.length).toBeGreaterThan((size * MiB) / (65 * 1024) / 2)
+    const heldBytes = pieces.reduce((bytes, { byteLength }) => bytes + byteLength, 0)
+    expect(heldBytes).toBeLessThan(MiB)
   })
 })
 
