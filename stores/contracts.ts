@@ -226,7 +226,7 @@ export interface Appender {
   readonly record: UploadRecord
   /** Set when storage was found to hold less than the mark said, and the mark was set back. To be logged and counted. */
   readonly rewound?: { readonly from: number; readonly to: number } | undefined
-  /** Whether nothing refers to the buffers of a `write` any more once it returned. Their memory is then given back at once. */
+  /** Whether nothing refers to the buffers of a `write` any more once it returned. Their memory may then be given back at once. */
   readonly keepsNoBuffers?: boolean
   /** Writes all of `buffers`, in order, at `position`. Fails with `full` or `io`; then what was written is unknown. */
   write(buffers: readonly Uint8Array[], position: number): Promise<void>

@@ -18,7 +18,10 @@ export class RequestHooks {
   readonly #stop = new AbortController()
   #response: HookResponse = { headers: {} }
   #toldAt: number
+  #toldOffset: number | undefined
   #isTelling = false
+  /** What is to be told of the body when the open question is answered: it has ended. */
+  #last: UploadRecord | undefined
 
   constructor(hooks: Hooks, summary: RequestSummary) {
     this.#hooks = hooks
@@ -72,12 +75,21 @@ export class RequestHooks {
     this.#response = merged(this.#response, answer.response)
   }
 
-  /** While a body runs; never waits, and never has two questions open. */
-  received(record: UploadRecord): void {
-    if (this.#isTelling || !this.#hooks.has('post-receive')) return
+  /** While a body runs, and when it `hasEnded`; never waits, and never has two questions open. */
+  received(record: UploadRecord, hasEnded = false): void {
+    if (!this.#hooks.has('post-receive')) return
+    if (this.#isTelling) {
+      if (hasEnded) this.#last = record
+      return
+    }
+    const { offset } = record.mark
     const now = performance.now()
-    if (now - this.#toldAt < this.#hooks.progressIntervalMs) return
+    const isDue = hasEnded
+      ? offset !== this.#toldOffset
+      : now - this.#toldAt >= this.#hooks.progressIntervalMs
+    if (!isDue) return
     this.#toldAt = now
+    this.#toldOffset = offset
     this.#isTelling = true
     this.#ask('post-receive', this.#hooks.uploadOf(record))
       .then(({ stopsUpload, response }) => {
@@ -87,6 +99,8 @@ export class RequestHooks {
       .catch(() => undefined)
       .finally(() => {
         this.#isTelling = false
+        if (this.#last) this.received(this.#last, true)
+        this.#last = undefined
       })
   }
 

@@ -54,6 +54,11 @@ export class BodyExchange implements Exchange {
     return this.#open()
   }
 
+  /** Those of a part are not. */
+  hasOwnPieces(body: Readable): boolean {
+    return this.#whole.hasOwnPieces?.(body) === true
+  }
+
   get signal(): AbortSignal {
     return this.#whole.signal
   }

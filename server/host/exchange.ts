@@ -3,6 +3,7 @@
  * Request for hooks, an AbortSignal) is made when somebody asks for it.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { Socket } from 'node:net'
 import { Readable } from 'node:stream'
 import type { ReadableStream } from 'node:stream/web'
 import type { ServerRequest } from 'srvx'
@@ -27,6 +28,8 @@ export interface Exchange {
   readonly facts: Partial<RequestFacts>
   /** The body; asking for it tells a client that waits (`Expect: 100-continue`) to go on. */
   body(): Readable
+  /** Whether every piece of this body is made for who reads it, and is all of its memory. */
+  hasOwnPieces?(body: Readable): boolean
   /** Takes the whole body, where all of it has come and is so long. */
   wholeBody?(length: number): Uint8Array | undefined
   /** Aborts when the client is gone. */
@@ -99,6 +102,11 @@ export class NodeExchange implements Exchange {
       this.#res.writeContinue()
     }
     return this.#req
+  }
+
+  /** As Node makes them for a real connection. What a test injects may lie in memory that others use. */
+  hasOwnPieces(body: Readable): boolean {
+    return body === this.#req && this.#req.socket instanceof Socket
   }
 
   wholeBody(length: number): Uint8Array | undefined {

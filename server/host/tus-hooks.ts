@@ -4,6 +4,7 @@
  */
 import { randomUUID } from 'node:crypto'
 import { validateHeaderName, validateHeaderValue } from 'node:http'
+import type { Readable } from 'node:stream'
 import type { ServerOptions } from '@tus/server'
 import { EVENTS, type Upload } from '@tus/utils'
 import type { Locker, RequestSummary, UploadEvent, UploadHead, UploadRecord } from '../../stores/contracts.ts'
@@ -50,6 +51,7 @@ export class HookedRequest implements UploadRequest {
   /** The hooks that tusd has, where there are some. */
   readonly hooks: RequestHooks | undefined
   #finishAnswer: Awaited<ReturnType<NonNullable<ServerOptions['onUploadFinish']>>> | undefined
+  #lastReceivedOffset: number | undefined
   #lastReceivedAt = performance.now()
   locker: Locker | undefined
   named: UploadRequest['named']
@@ -83,6 +85,10 @@ export class HookedRequest implements UploadRequest {
 
   body() {
     return this.#exchange.body()
+  }
+
+  hasOwnPieces(body: Readable): boolean {
+    return this.#exchange.hasOwnPieces?.(body) === true
   }
 
   wholeBody(length: number): Uint8Array | undefined {
@@ -194,12 +200,17 @@ export class HookedRequest implements UploadRequest {
     return this.hooks && withoutSecrets(this.hooks.summary)
   }
 
-  received(record: UploadRecord): void {
-    this.hooks?.received(record)
-    const now = performance.now()
-    if (now - this.#lastReceivedAt < (this.#options.postReceiveInterval ?? 1000)) return
-    this.#lastReceivedAt = now
+  received(record: UploadRecord, hasEnded = false): void {
+    this.hooks?.received(record, hasEnded)
     if (!this.#events.isHeard(EVENTS.POST_RECEIVE)) return
+    const { offset } = record.mark
+    const now = performance.now()
+    const isDue = hasEnded
+      ? offset !== this.#lastReceivedOffset
+      : now - this.#lastReceivedAt >= (this.#options.postReceiveInterval ?? 1000)
+    if (!isDue) return
+    this.#lastReceivedAt = now
+    this.#lastReceivedOffset = offset
     this.#events.tell(EVENTS.POST_RECEIVE, this.#exchange.request, uploadOf(record))
   }
 

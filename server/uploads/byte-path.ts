@@ -7,7 +7,7 @@
 import type { Readable } from 'node:stream'
 import type { Place } from '../../stores/passing.ts'
 import type { Pulse, Ticking } from './pulse.ts'
-import { giveBack, isForOneListener } from './spent-pieces.ts'
+import { giveBack } from './spent-pieces.ts'
 
 const batchBytes = 1024 * 1024
 /** Batches shrink to this while the process as a whole holds too much. */
@@ -48,8 +48,11 @@ export interface ReceiverOptions {
   readonly endLimit: number
   /** Writes at a position; called one at a time. */
   readonly write: (buffers: readonly Uint8Array[], position: number) => Promise<void>
-  /** Whether nothing refers to the buffers of a `write` any more once it returned; their memory may then be given back. */
-  readonly keepsNoBuffers?: boolean | undefined
+  /**
+   * Gives the memory of every piece back when its write returned, unless somebody else listens too. For pieces in memory of
+   * their own, and a store that does not refer to them any more then.
+   */
+  readonly freesPieces?: boolean
   /** Moves the mark; called one at a time. Undefined when nothing may count before the end. */
   readonly checkpoint?: (offset: number) => Promise<void>
   /** Sees every byte that is written, in order. */
@@ -81,8 +84,7 @@ export class Receiver {
   #isWriting = false
   #isMarking = false
   #isPaused = false
-  /** Whether the pieces of this body are of no use to anybody once they are written. */
-  #areSpent: boolean
+  #freesPieces: boolean
   /** Set once no more bytes are taken; the receiver then only writes out what it has. */
   #ending: Ended | undefined
   readonly #place: Place<Ticking>
@@ -102,7 +104,7 @@ export class Receiver {
       this.#settle = resolve
     })
     source.on('data', this.#onData)
-    this.#areSpent = options.keepsNoBuffers === true && isForOneListener(source)
+    this.#freesPieces = options.freesPieces === true && source.listenerCount('data') === 1
     source.on('end', this.#onEnd)
     source.on('error', this.#onGone)
     source.on('close', this.#onGone)
@@ -147,7 +149,7 @@ export class Receiver {
 
   readonly #onData = (chunk: Buffer): void => {
     if (this.#ending) return
-    if (this.#areSpent && this.#options.source.listenerCount('data') > 1) this.#areSpent = false
+    if (this.#freesPieces) this.#freesPieces = this.#options.source.listenerCount('data') === 1
     this.#lastByteAt = this.#options.pulse.now()
     const room = this.#options.endLimit - this.#accepted
     const taken = chunk.length <= room ? chunk : chunk.subarray(0, room)
@@ -212,7 +214,7 @@ export class Receiver {
     this.#isWriting = true
     this.#options.write(buffers, this.#written).then(
       () => {
-        if (this.#areSpent) giveBack(buffers)
+        if (this.#freesPieces) giveBack(buffers)
         this.#onWritten(bytes)
       },
       (error: unknown) => this.#onWriteFailed(error, bytes),

@@ -134,7 +134,11 @@ export class UploadHold {
     // What can not be verified is not kept: it stands behind the mark, and the next request writes over it.
     if (plan.checksum && ended.why !== 'complete') return this.#filled(ended, appender.record)
     if (plan.checksum) await this.#verify(appender, plan, plan.checksum, ended.offset)
-    if (ended.offset > plan.offset) this.#context.meter.marks++
+    if (ended.offset > plan.offset) {
+      this.#context.meter.marks++
+      const { mark, ...rest } = appender.record
+      request.received({ ...rest, mark: { ...mark, offset: ended.offset, ...lengthOf(plan) } }, true)
+    }
     if (ended.offset !== plan.length) {
       this.#record = await appender.commit({ offset: ended.offset, ...lengthOf(plan), last: true })
       return this.#filled(ended, this.#record)
@@ -229,13 +233,14 @@ export class UploadHold {
     if (plan.checksum && !('is' in plan.checksum)) this.#digest = startDigest(plan.checksum.algorithm)
     // So who sends the rest does not wait for the hash at its end.
     if (mayReachEnd(plan)) this.#whole?.catchUp()
+    const source = request.body()
     const receiver = new Receiver({
-      source: request.body(),
+      source,
       pulse,
       offset: plan.offset,
       endLimit: plan.length ?? plan.maxBytes,
       write: this.#writeTo(appender),
-      keepsNoBuffers: appender.keepsNoBuffers,
+      freesPieces: appender.keepsNoBuffers === true && request.hasOwnPieces?.(source) === true,
       ...(!plan.checksum && {
         checkpoint: (offset: number) => this.#checkpoint(appender, offset, plan, request),
       }),

@@ -73,10 +73,11 @@ export class InstantUploads {
     if (!hasBody || request.waitsToSend) return
     const { pulse, draining, settings } = this.#parts
     const { idleMs, leastBytesPerSecond } = settings
+    const source = request.body()
     const receiver = new Receiver({
-      ...{ source: request.body(), pulse, offset: 0, endLimit: length ?? 0, idleMs, leastBytesPerSecond },
+      ...{ source, pulse, offset: 0, endLimit: length ?? 0, idleMs, leastBytesPerSecond },
       write: async () => {},
-      keepsNoBuffers: true,
+      freesPieces: request.hasOwnPieces?.(source) === true,
     })
     const stop = () => receiver.stop('drain')
     draining.addEventListener('abort', stop)

@@ -5,9 +5,6 @@
  * memory that does; so it comes late, or marks the whole heap for it, and memory that was just written never is
  * what the next piece is read into. What it costs is in docs/decisions/garbage-of-bodies.md.
  */
-import { IncomingMessage } from 'node:http'
-import { Socket } from 'node:net'
-import type { Readable } from 'node:stream'
 import { MessageChannel } from 'node:worker_threads'
 
 /** Smaller ones cost less than giving them back. */
@@ -16,14 +13,6 @@ const leastBytes = 16 * 1024
 /** Whom nobody hears: what is handed over to it is gone at once. */
 const { port1: nobody, port2: listener } = new MessageChannel()
 listener.close()
-
-/**
- * Whether the pieces of this body are made by Node for whoever listens, and nobody but one listens now. What comes
- * by another way, from a parser of forms or a test's injected request, may lie in memory that others use.
- */
-export function isForOneListener(body: Readable): boolean {
-  return body instanceof IncomingMessage && body.socket instanceof Socket && body.listenerCount('data') === 1
-}
 
 /** Frees their memory; they have no bytes afterwards. A piece that is only a part of its memory is left as it is. */
 export function giveBack(pieces: readonly Uint8Array[]): void {

@@ -36,6 +36,8 @@ export function newHeadOf(
 export interface UploadRequest {
   /** The body; asking for it tells the client to send it. Only for requests that have one. */
   body(): Readable
+  /** Whether every piece of this body is made for who reads it, and is all of its memory. */
+  hasOwnPieces?(body: Readable): boolean
   /**
    * Takes the whole body, where it has come already and has this length; then `body` has nothing more. Undefined also where
    * somebody is to be asked before it is finished.
@@ -84,6 +86,6 @@ export interface UploadRequest {
   readonly stopping?: AbortSignal | undefined
   /** What is kept of the request for those who are told what it did; without its secrets. */
   summary?(): RequestSummary | undefined
-  /** Told while a body runs. */
-  received(record: UploadRecord): void
+  /** Told while a body runs, and when one `hasEnded` that brought something. */
+  received(record: UploadRecord, hasEnded?: boolean): void
 }

@@ -2,6 +2,7 @@
 
 import { existsSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
+import type { ServerResponse } from 'node:http'
 import { describe, expect, it } from 'vitest'
 import { hookTypes } from '../../server/hooks/hook-types.ts'
 import type { TidemarkServerOptions } from '../../server/host/server-options.ts'
@@ -251,6 +252,57 @@ describe('post-receive', () => {
     expect((await patch.answer).status).toBe(204)
     expect(receiver.of('post-receive')).toHaveLength(1)
     patch.cut()
+  })
+
+  const offsetsIn = (receiver: Receiver) =>
+    receiver.of('post-receive').map(({ payload }) => payload.Event.Upload.Offset)
+
+  it('tells of every body at its end, however short it is, and of nothing twice', async () => {
+    const { receiver, site } = await hookedSite({}, { progressIntervalMs: 60_000 })
+    const url = await site.create(10)
+    await site.send('PATCH', url, bytesAt(0), 'abc')
+    await site.send('PATCH', url, bytesAt(3), 'defg')
+    await site.send('PATCH', url, bytesAt(7), '')
+    await site.send('PATCH', url, bytesAt(7), 'hij')
+    await site.createFinished('12345')
+    await expect.poll(() => offsetsIn(receiver)).toEqual([3, 7, 10, 5])
+    await receiver.until('post-finish')
+    expect(offsetsIn(receiver)).toEqual([3, 7, 10, 5])
+  })
+
+  it('tells how far a body came that was cut, and nothing of one that did not match its checksum', async () => {
+    const { receiver, site } = await hookedSite({}, { progressIntervalMs: 60_000 })
+    const url = await site.create(10)
+    const patch = site.open('PATCH', url, bytesAt(0, { 'Content-Length': 10 }))
+    patch.write('abc')
+    await expect.poll(() => site.shown(url)).toBe('3/10')
+    patch.cut()
+    await expect.poll(() => offsetsIn(receiver)).toEqual([3])
+    const wrong = { 'Upload-Checksum': `sha1 ${Buffer.alloc(20).toString('base64')}` }
+    expect((await site.send('PATCH', url, bytesAt(3, wrong), 'defg')).status).toBe(460)
+    await site.send('PATCH', url, bytesAt(3), 'x')
+    await expect.poll(() => offsetsIn(receiver)).toEqual([3, 4])
+  })
+
+  it('tells of the end when what was asked before is answered, and comes too late to stop anything', async () => {
+    const { receiver, site } = await hookedSite()
+    const open: ServerResponse[] = []
+    receiver.answers = { 'post-receive': (response) => void open.push(response) }
+    const url = await site.create(6)
+    const patch = site.open('PATCH', url, bytesAt(0, { 'Content-Length': 6 }))
+    patch.write('abc')
+    await receiver.until('post-receive')
+    patch.write('def')
+    expect((await patch.answer).status).toBe(204)
+    patch.cut()
+    expect(offsetsIn(receiver)).toEqual([3])
+    const stop = JSON.stringify({ StopUpload: true })
+    for (const at of [0, 1]) {
+      await expect.poll(() => open.length).toBe(at + 1)
+      open[at]!.writeHead(200, { 'Content-Type': 'application/json' }).end(stop)
+    }
+    expect(offsetsIn(receiver)).toEqual([3, 6])
+    expect(await site.shown(url)).toBe('6/6')
   })
 })
 

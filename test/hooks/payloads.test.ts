@@ -66,7 +66,9 @@ it('the life of an upload', async () => {
     { Type: 'post-terminate', Event: { Upload: whole, HTTPRequest: deleted } },
   ]
   for (const payload of expected) expect(receiver.of(payload.Type as never)[0]?.payload).toEqual(payload)
-  expect(receiver.received).toHaveLength(expected.length)
+  const atTheEnd = { Type: 'post-receive', Event: { Upload: whole, HTTPRequest: patched } }
+  expect(receiver.of('post-receive')[1]?.payload).toEqual(atTheEnd)
+  expect(receiver.received).toHaveLength(expected.length + 1)
 })
 
 it('a length that comes later', async () => {

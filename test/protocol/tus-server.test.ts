@@ -294,6 +294,15 @@ describe('events', () => {
     expect(upload.size).toBe(100_000)
   })
 
+  it('POST_RECEIVE tells of a short body when it has ended, and of nothing twice', async () => {
+    const site = await startSite({ postReceiveInterval: 60_000 })
+    const offsets: number[] = []
+    site.server.on('POST_RECEIVE', (_request, upload) => void offsets.push(upload.offset))
+    const url = await site.create(6)
+    for (const at of [0, 3]) await site.send('PATCH', url, bytesAt(at), 'abc')
+    expect(offsets).toEqual([3, 6])
+  })
+
   it('an async listener that rejects does not end the process', async () => {
     const site = await startSite()
     site.server.on('POST_FINISH', async () => {

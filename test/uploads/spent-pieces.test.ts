@@ -1,8 +1,11 @@
 import { once } from 'node:events'
-import { createServer, type IncomingMessage, request } from 'node:http'
+import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { PassThrough, type Readable } from 'node:stream'
+import { Readable } from 'node:stream'
+import { fastify } from 'fastify'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { BodyExchange } from '../../server/host/body-exchange.ts'
+import { type Exchange, NodeExchange } from '../../server/host/exchange.ts'
 import { Receiver, type ReceiverOptions } from '../../server/uploads/byte-path.ts'
 import { Pulse } from '../../server/uploads/pulse.ts'
 import { giveBack } from '../../server/uploads/spent-pieces.ts'
@@ -21,20 +24,20 @@ function store() {
   return { written, write, left: () => given.reduce((bytes, { length }) => bytes + length, 0) }
 }
 
-function receive(source: Readable, options: Pick<ReceiverOptions, 'write' | 'keepsNoBuffers'>): Receiver {
+function receive(source: Readable, options: Pick<ReceiverOptions, 'write' | 'freesPieces'>): Receiver {
   const pulse = new Pulse({ now: () => 0, everyMs: 3_600_000 })
   const limits = { offset: 0, endLimit: Number.POSITIVE_INFINITY, idleMs: 60_000, leastBytesPerSecond: 0 }
   return new Receiver({ source, pulse, ...limits, ...options })
 }
 
 /** Has the body sent to a real server, whose request `take` gets, and waits for that. */
-async function send<T>(take: (req: IncomingMessage) => Promise<T>): Promise<T> {
+async function send<T>(take: (req: IncomingMessage, res: ServerResponse) => Promise<T>): Promise<T> {
   const server = createServer().listen(0, '127.0.0.1')
   onTestFinished(() => void server.close())
   await once(server, 'listening')
   const taken = new Promise<T>((resolve, reject) => {
     server.on('request', (req, res) => {
-      take(req)
+      take(req, res)
         .finally(() => res.end())
         .then(resolve, reject)
     })
@@ -48,13 +51,13 @@ async function send<T>(take: (req: IncomingMessage) => Promise<T>): Promise<T> {
 describe('the pieces of a body, once they are written', () => {
   it('are freed, but for small ones', async () => {
     const { written, write, left } = store()
-    const ended = await send((req) => receive(req, { write, keepsNoBuffers: true }).done)
+    const ended = await send((req) => receive(req, { write, freesPieces: true }).done)
     expect(ended).toEqual({ why: 'complete', offset: body.length })
     expect(written.equals(body)).toBe(true)
     expect(left()).toBeLessThan(MiB)
   })
 
-  it('stay where the store may still need them', async () => {
+  it('stay where nobody says that they are of no use', async () => {
     const { written, write, left } = store()
     await send((req) => receive(req, { write }).done)
     expect(written.equals(body)).toBe(true)
@@ -67,7 +70,7 @@ describe('the pieces of a body, once they are written', () => {
       given.push(...buffers)
       throw new Error('no space')
     }
-    const ended = await send((req) => receive(req, { write, keepsNoBuffers: true }).done)
+    const ended = await send((req) => receive(req, { write, freesPieces: true }).done)
     expect(ended).toMatchObject({ why: 'failed', offset: 0 })
     expect(given.reduce((bytes, { length }) => bytes + length, 0)).toBeGreaterThanOrEqual(MiB)
   })
@@ -82,7 +85,7 @@ describe('the pieces of a body, once they are written', () => {
     const hear = (req: IncomingMessage) => req[listen]('data', (chunk: Buffer) => heard.push(chunk))
     await send((req) => {
       if (when === 'before us') hear(req)
-      const { done } = receive(req, { write, keepsNoBuffers: true })
+      const { done } = receive(req, { write, freesPieces: true })
       if (when === 'after us') hear(req)
       return done
     })
@@ -91,15 +94,35 @@ describe('the pieces of a body, once they are written', () => {
     expect(bytes.equals(body.subarray(0, bytes.length))).toBe(true)
     expect(left()).toBe(body.length)
   })
+})
 
-  it('stay where they come by a stream that is not a request, and may be parts of what others use', async () => {
-    const { write, left } = store()
-    const source = new PassThrough()
-    const { done } = receive(source, { write, keepsNoBuffers: true })
-    source.end(body)
-    await done
-    expect(left()).toBe(body.length)
-    expect(body.length).toBe(5 * MiB)
+describe('a request says that its pieces are its own', () => {
+  const exchangeOf = (req: IncomingMessage, res: ServerResponse) => new NodeExchange(req, res)
+
+  it('where Node made them for a connection, and not of a part of its body', async () => {
+    const own = await send(async (req, res) => {
+      const exchange = exchangeOf(req, res)
+      const body = exchange.body()
+      const part = new BodyExchange(exchange, () => Readable.from([]))
+      const same = new BodyExchange(exchange, () => exchange.body())
+      const of = (each: Exchange) => each.hasOwnPieces?.(each.body())
+      req.resume()
+      await once(req, 'end')
+      return [exchange.hasOwnPieces(body), of(part), of(same)]
+    })
+    expect(own).toEqual([true, false, true])
+  })
+
+  it('not where a test injected it', async () => {
+    let own: boolean | undefined
+    const app = fastify()
+    app.addContentTypeParser('*', (_request, _body, done) => done(null))
+    app.put('/', async ({ raw }, reply) => {
+      own = exchangeOf(raw, reply.raw).hasOwnPieces(raw)
+      return ''
+    })
+    await app.inject({ method: 'PUT', url: '/', payload: Buffer.alloc(64 * 1024) })
+    expect(own).toBe(false)
   })
 })
 
