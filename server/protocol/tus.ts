@@ -16,7 +16,7 @@ import type {
   ExpectedChecksum,
   Outcome,
 } from './messages.ts'
-import { maxMetadataBytes, parseMetadata } from './metadata.ts'
+import { type Metadata, maxMetadataBytes, parseMetadata } from './metadata.ts'
 
 const tusVersion = '1.0.0'
 const bodyType = 'application/offset+octet-stream'
@@ -178,11 +178,8 @@ function parseCreate(
   if (!idOfUrl) refuseUnsupported(headers, ['upload-concat'])
   if (digests === 'unsupported') refuseUnsupported(headers, ['repr-digest'])
   const body = parseBody(headers)
-  const metadata = parseCreationMetadata(headers)
-  const digest =
-    digests === 'verified'
-      ? parseDeclaredDigest(one(headers, 'repr-digest'), parseMetadata(metadata ?? ''))
-      : undefined
+  const { metadata, values } = parseCreationMetadata(headers)
+  const digest = digests === 'verified' ? parseDeclaredDigest(one(headers, 'repr-digest'), values) : undefined
   const asSent = one(headers, 'upload-concat')
   const concat = asSent === undefined ? undefined : parseConcat(asSent, idOfUrl!)
   if (concat?.is === 'final') {
@@ -239,12 +236,17 @@ function parseCreationLength(headers: RequestHeaders): number | undefined {
   return length
 }
 
-function parseCreationMetadata(headers: RequestHeaders): string | undefined {
+/** The metadata as it was sent, and what it says. */
+function parseCreationMetadata(headers: RequestHeaders): {
+  metadata: string | undefined
+  values: Metadata | undefined
+} {
   const header = one(headers, 'upload-metadata')
-  if (header === undefined || header.trim() === '') return undefined
+  if (header === undefined || header.trim() === '') return { metadata: undefined, values: undefined }
   if (header.length > maxMetadataBytes) throw new Refusal('metadata-too-large')
-  if (parseMetadata(header) === undefined) throw new Refusal('metadata-invalid')
-  return header
+  const values = parseMetadata(header)
+  if (values === undefined) throw new Refusal('metadata-invalid')
+  return { metadata: header, values }
 }
 
 function parseBody(headers: RequestHeaders): {
