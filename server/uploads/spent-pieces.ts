@@ -5,6 +5,7 @@
  * memory that does; so it comes late, or marks the whole heap for it, and memory that was just written never is
  * what the next piece is read into. What it costs is in docs/decisions/garbage-of-bodies.md.
  */
+import type { Readable } from 'node:stream'
 import { MessageChannel } from 'node:worker_threads'
 
 /** Smaller ones cost less than giving them back. */
@@ -13,6 +14,11 @@ const leastBytes = 16 * 1024
 /** Whom nobody hears: what is handed over to it is gone at once. */
 const { port1: nobody, port2: listener } = new MessageChannel()
 listener.close()
+
+/** Whether nobody but one is given what comes of this body. */
+export function hasOneListener(body: Readable): boolean {
+  return body.listenerCount('data') === 1 && body.listenerCount('readable') === 0
+}
 
 /** Frees their memory; they have no bytes afterwards. A piece that is only a part of its memory is left as it is. */
 export function giveBack(pieces: readonly Uint8Array[]): void {
