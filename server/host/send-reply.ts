@@ -2,11 +2,13 @@
  * Writes an answer so that the client can read it, also while it is still sending. Closing a connection with unread
  * bytes in it makes the system reset it, and the client loses the answer that was already on its way.
  */
+import { ReadStream } from 'node:fs'
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { setTimeout as delay, setImmediate as immediate } from 'node:timers/promises'
 import { sendNodeResponse } from 'srvx/node'
+import { giveBack } from '../uploads/spent-pieces.ts'
 import type { Reply } from './exchange.ts'
 import type { RequestFacts } from './request-facts.ts'
 
@@ -42,8 +44,7 @@ export async function sendReply(
   const { status, headers, body } = reply
   if (body !== undefined && typeof body !== 'string') {
     res.writeHead(status, headers)
-    // A reader that leaves ends the stream; there is nobody left to be told.
-    await pipeline(body, res).catch(() => undefined)
+    await sendBody(body, res, Number(headers['Content-Length']))
     return
   }
   // What came in one piece with the head is read in the same turn of the event loop, and may be read after this.
@@ -64,6 +65,44 @@ export async function sendReply(
   if (facts.isFinished) await delay(momentMs)
   else await discardBody(req, isEnding ? lingerSilenceWhileEndingMs : lingerSilenceMs)
   res.end()
+}
+
+/** Ends with the reader, if that leaves before; there is nobody left to be told. */
+async function sendBody(body: Readable, res: ServerResponse, length: number): Promise<void> {
+  // Who has put a `write` of its own in the way may keep what it is given.
+  const isPlain = body instanceof ReadStream && !Object.hasOwn(res, 'write')
+  await (isPlain ? sendFile(body, res, length) : pipeline(body, res)).catch(() => undefined)
+}
+
+/**
+ * Every piece of a file is made for its one reader, and of no use once it is sent. Left to the garbage collector they cost
+ * more than reading and sending them (docs/decisions/garbage-of-bodies.md).
+ */
+async function sendFile(file: ReadStream, res: ServerResponse, length: number): Promise<void> {
+  try {
+    for await (const piece of file as AsyncIterable<Buffer>) {
+      if (!(await isWritten(res, piece))) return
+      giveBack([piece])
+    }
+    // On a connection that goes on, the client would take what comes next for the rest.
+    if (file.bytesRead < length) throw new Error('the file is shorter than it was')
+    res.end()
+  } catch (error) {
+    res.destroy()
+    throw error
+  }
+}
+
+/** False when the reader has left. */
+function isWritten(res: ServerResponse, piece: Buffer): Promise<boolean> {
+  return new Promise((resolve) => {
+    const onClose = () => resolve(false)
+    res.once('close', onClose)
+    res.write(piece, (error) => {
+      res.off('close', onClose)
+      resolve(!error)
+    })
+  })
 }
 
 /** Reads and forgets until the body ends, the client falls silent, or it has taken long enough. */

@@ -84,7 +84,12 @@ async function launch(options: ServerOptions, port: number, url: string): Promis
   const child = startChild(process.execPath, [...nodeArgs, main, ...flags, ...args], {
     env: { ...environmentWithoutSettings(), ...env },
   })
-  await untilReady(child, () => isLive(url), { name: `The server on port ${port}`, withinMs: 20_000 })
+  // The first worker answers while others are being started; a start fails with the first of them that dies.
+  const haveAllBegun = () => !args.includes('--workers') || child.output().includes('Tidemark listens')
+  await untilReady(child, async () => haveAllBegun() && isLive(url), {
+    name: `The server on port ${port}`,
+    withinMs: 20_000,
+  })
   return child
 }
 
