@@ -6,6 +6,7 @@ import { isIPv6 } from 'node:net'
 import type { RequestSummary, UploadHead, UploadRecord } from '../../stores/contracts.ts'
 import { Refusal } from '../errors.ts'
 import type { Answer } from '../protocol/tus.ts'
+import { ProgressPace } from '../uploads/progress-pace.ts'
 import { type HookAnswer, type HookResponse, merged } from './answer.ts'
 import { HookRefusal } from './hook-refusal.ts'
 import type { HookType } from './hook-types.ts'
@@ -17,8 +18,7 @@ export class RequestHooks {
   readonly summary: RequestSummary
   readonly #stop = new AbortController()
   #response: HookResponse = { headers: {} }
-  #toldAt: number
-  #toldOffset: number | undefined
+  readonly #pace: ProgressPace
   #isTelling = false
   /** What is to be told of the body when the open question is answered: it has ended. */
   #last: UploadRecord | undefined
@@ -26,7 +26,7 @@ export class RequestHooks {
   constructor(hooks: Hooks, summary: RequestSummary) {
     this.#hooks = hooks
     this.summary = summary
-    this.#toldAt = performance.now()
+    this.#pace = new ProgressPace(hooks.progressIntervalMs)
   }
 
   /** Aborts when a hook wants the running body to end and its upload to go; the reason is what the client is told. */
@@ -82,14 +82,7 @@ export class RequestHooks {
       if (hasEnded) this.#last = record
       return
     }
-    const { offset } = record.mark
-    const now = performance.now()
-    const isDue = hasEnded
-      ? offset !== this.#toldOffset
-      : now - this.#toldAt >= this.#hooks.progressIntervalMs
-    if (!isDue) return
-    this.#toldAt = now
-    this.#toldOffset = offset
+    if (!this.#pace.isDue(record.mark.offset, hasEnded)) return
     this.#isTelling = true
     this.#ask('post-receive', this.#hooks.uploadOf(record))
       .then(({ stopsUpload, response }) => {

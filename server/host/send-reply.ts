@@ -71,7 +71,8 @@ export async function sendReply(
 async function sendBody(body: Readable, res: ServerResponse, length: number): Promise<void> {
   // Who has put a `write` of its own in the way may keep what it is given.
   const isPlain = body instanceof ReadStream && !Object.hasOwn(res, 'write')
-  await (isPlain ? sendFile(body, res, length) : pipeline(body, res)).catch(() => undefined)
+  if (isPlain) await sendFile(body, res, length)
+  else await pipeline(body, res).catch(() => undefined)
 }
 
 /**
@@ -84,12 +85,11 @@ async function sendFile(file: ReadStream, res: ServerResponse, length: number): 
       if (!(await isWritten(res, piece))) return
       giveBack([piece])
     }
-    // On a connection that goes on, the client would take what comes next for the rest.
-    if (file.bytesRead < length) throw new Error('the file is shorter than it was')
-    res.end()
-  } catch (error) {
+    // It became shorter: where the connection goes on, the client would take what comes next for the rest.
+    if (file.bytesRead < length) res.destroy()
+    else res.end()
+  } catch {
     res.destroy()
-    throw error
   }
 }
 

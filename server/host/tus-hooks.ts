@@ -15,6 +15,7 @@ import { withoutSecrets } from '../hooks/payload.ts'
 import { RequestHooks, summaryOf } from '../hooks/request-hooks.ts'
 import { formatMetadata, type Metadata, maxMetadataBytes, parseMetadata } from '../protocol/metadata.ts'
 import { type Answer, methodOf } from '../protocol/tus.ts'
+import { ProgressPace } from '../uploads/progress-pace.ts'
 import { newRecord } from '../uploads/rules.ts'
 import type { Teller } from '../uploads/teller.ts'
 import { type Asker, anybody, type UploadRequest } from '../uploads/upload-request.ts'
@@ -51,8 +52,7 @@ export class HookedRequest implements UploadRequest {
   /** The hooks that tusd has, where there are some. */
   readonly hooks: RequestHooks | undefined
   #finishAnswer: Awaited<ReturnType<NonNullable<ServerOptions['onUploadFinish']>>> | undefined
-  #lastReceivedOffset: number | undefined
-  #lastReceivedAt = performance.now()
+  readonly #pace: ProgressPace
   locker: Locker | undefined
   named: UploadRequest['named']
   /** Set as soon as it is known; until then nobody was asked. */
@@ -69,6 +69,7 @@ export class HookedRequest implements UploadRequest {
   ) {
     this.#exchange = exchange
     this.#options = options
+    this.#pace = new ProgressPace(options.postReceiveInterval ?? 1000)
     this.#events = events
     this.#urlOf = urlOf
     if (hooks === undefined) return
@@ -203,14 +204,7 @@ export class HookedRequest implements UploadRequest {
   received(record: UploadRecord, hasEnded = false): void {
     this.hooks?.received(record, hasEnded)
     if (!this.#events.isHeard(EVENTS.POST_RECEIVE)) return
-    const { offset } = record.mark
-    const now = performance.now()
-    const isDue = hasEnded
-      ? offset !== this.#lastReceivedOffset
-      : now - this.#lastReceivedAt >= (this.#options.postReceiveInterval ?? 1000)
-    if (!isDue) return
-    this.#lastReceivedAt = now
-    this.#lastReceivedOffset = offset
+    if (!this.#pace.isDue(record.mark.offset, hasEnded)) return
     this.#events.tell(EVENTS.POST_RECEIVE, this.#exchange.request, uploadOf(record))
   }
 

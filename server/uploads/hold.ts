@@ -134,15 +134,14 @@ export class UploadHold {
     // What can not be verified is not kept: it stands behind the mark, and the next request writes over it.
     if (plan.checksum && ended.why !== 'complete') return this.#filled(ended, appender.record)
     if (plan.checksum) await this.#verify(appender, plan, plan.checksum, ended.offset)
-    if (ended.offset > plan.offset) {
-      this.#context.meter.marks++
-      const { mark, ...rest } = appender.record
-      request.received({ ...rest, mark: { ...mark, offset: ended.offset, ...lengthOf(plan) } }, true)
-    }
+    const hasMoved = ended.offset > plan.offset
+    if (hasMoved) this.#context.meter.marks++
     if (ended.offset !== plan.length) {
       this.#record = await appender.commit({ offset: ended.offset, ...lengthOf(plan), last: true })
+      if (hasMoved) request.received(this.#record, true)
       return this.#filled(ended, this.#record)
     }
+    if (hasMoved) request.received(wholeOf(appender.record, plan.length), true)
     const digest = this.#whole && (await this.#verifyWhole(this.#whole, appender, plan.length))
     if (digest === 'unknown') {
       await this.#keepForAnotherTry(appender, plan.length)
@@ -367,6 +366,11 @@ function writeWithin(room: QuotaRoom, appender: Appender): Appender['write'] {
     await room.reserveAhead(buffers.reduce((end, { byteLength }) => end + byteLength, position))
     await appender.write(buffers, position)
   }
+}
+
+/** An upload of which all bytes are there, before it is finished. */
+function wholeOf({ mark, ...rest }: UploadRecord, length: number): UploadRecord {
+  return { ...rest, mark: { ...mark, offset: length, length } }
 }
 
 /** Nothing, where nothing is hashed. */
