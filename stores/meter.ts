@@ -98,6 +98,11 @@ export class Meter {
   madeWhole(bytes: number): void {
     this.created++
     this.finished++
+    this.bodyCame(bytes)
+  }
+
+  /** A body came that was not counted while it came. */
+  bodyCame(bytes: number): void {
     this.#endedBytes += bytes
   }
 

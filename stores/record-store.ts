@@ -25,6 +25,12 @@ export interface RecordStore {
   close(): Promise<void>
   /** `expiresAt` in milliseconds since the epoch; undefined takes the upload out of the expiry index. */
   put(record: UploadRecord, expiresAt?: number): Promise<void>
+  /**
+   * As `put`, of an upload whose record is there and whose mark has moved, for who does not wait: `get` answers it at once
+   * here, and on other servers within a twentieth of a second. Resolves when it was written. Nothing that is asked by an index may
+   * depend on it, but for its expiry.
+   */
+  putSoon?(record: UploadRecord, expiresAt?: number): Promise<void>
   get(id: string): Promise<UploadRecord | undefined>
   remove(id: string): Promise<void>
   /** Ids that expire at or before `now`, soonest first. */

@@ -10,6 +10,7 @@ import type { ServerRequest } from 'srvx'
 import { NodeRequest } from 'srvx/node'
 import { authorizationOf } from '../access/bearer.ts'
 import type { Answer, RequestHeaders } from '../protocol/tus.ts'
+import { isHeardBy } from '../uploads/spent-pieces.ts'
 import { factsOf, type RequestFacts } from './request-facts.ts'
 
 export interface Exchange {
@@ -111,6 +112,8 @@ export class NodeExchange implements Exchange {
 
   wholeBody(length: number): Uint8Array | undefined {
     const req = this.#req
+    // Who listens too is to be given its pieces as they come.
+    if (!isHeardBy(0, req)) return undefined
     // With the last byte of a known length the request is over, though Node says so a moment later.
     if (req.readableLength !== length || req.headers['content-length'] !== String(length)) return undefined
     return (req.read() as Buffer | null) ?? undefined

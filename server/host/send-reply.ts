@@ -6,11 +6,12 @@ import { ReadStream } from 'node:fs'
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { setTimeout as delay, setImmediate as immediate } from 'node:timers/promises'
+import { setTimeout as delay } from 'node:timers/promises'
 import { sendNodeResponse } from 'srvx/node'
 import { giveBack } from '../uploads/spent-pieces.ts'
 import type { Reply } from './exchange.ts'
 import type { RequestFacts } from './request-facts.ts'
+import { endOfTurn } from './turn.ts'
 
 const lingerSilenceMs = 5_000
 /** A server that is being stopped has no time for those who do not listen. */
@@ -47,8 +48,8 @@ export async function sendReply(
     await sendBody(body, res, Number(headers['Content-Length']))
     return
   }
-  // What came in one piece with the head is read in the same turn of the event loop, and may be read after this.
-  if (!req.complete && !facts.expectsContinue) await immediate()
+  // Also because what came in one piece with the head is read in the same turn, and may be read after this.
+  await endOfTurn()
   if (res.destroyed) return
   const isUnread = !req.complete
   const text = status === 204 || status === 304 || req.method === 'HEAD' ? undefined : (body ?? '')

@@ -92,9 +92,12 @@ export class HookedRequest implements UploadRequest {
     return this.#exchange.hasOwnPieces?.(body) === true
   }
 
+  get asksBeforeFinish(): boolean {
+    return this.#options.onUploadFinish !== undefined || this.hooks !== undefined
+  }
+
   wholeBody(length: number): Uint8Array | undefined {
-    const asks = this.#options.onUploadFinish !== undefined || this.hooks !== undefined
-    return asks ? undefined : this.#exchange.wholeBody?.(length)
+    return this.#exchange.wholeBody?.(length)
   }
 
   get isNamedByOthers(): boolean {

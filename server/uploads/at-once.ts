@@ -37,7 +37,7 @@ export function takeWhole(
 ): Uint8Array | undefined {
   if (!bytes.createFinished || length === undefined || checksum || partial !== undefined) return undefined
   if (!hasBody || contentLength !== length) return undefined
-  if (teller.isHeard('created') || teller.isHeard('finished')) return undefined
+  if (request.asksBeforeFinish || teller.isHeard('created') || teller.isHeard('finished')) return undefined
   return request.wholeBody?.(length)
 }
 

@@ -7,7 +7,7 @@
 import type { Readable } from 'node:stream'
 import type { Place } from '../../stores/passing.ts'
 import type { Pulse, Ticking } from './pulse.ts'
-import { giveBack, hasOneListener } from './spent-pieces.ts'
+import { giveBack, isHeardBy } from './spent-pieces.ts'
 
 const batchBytes = 1024 * 1024
 /** Batches shrink to this while the process as a whole holds too much. */
@@ -104,7 +104,7 @@ export class Receiver {
       this.#settle = resolve
     })
     source.on('data', this.#onData)
-    this.#freesPieces = options.freesPieces === true && hasOneListener(source)
+    this.#freesPieces = options.freesPieces === true && isHeardBy(1, source)
     source.on('end', this.#onEnd)
     source.on('error', this.#onGone)
     source.on('close', this.#onGone)
@@ -149,7 +149,7 @@ export class Receiver {
 
   readonly #onData = (chunk: Buffer): void => {
     if (this.#ending) return
-    if (this.#freesPieces) this.#freesPieces = hasOneListener(this.#options.source)
+    if (this.#freesPieces) this.#freesPieces = isHeardBy(1, this.#options.source)
     this.#lastByteAt = this.#options.pulse.now()
     const room = this.#options.endLimit - this.#accepted
     const taken = chunk.length <= room ? chunk : chunk.subarray(0, room)

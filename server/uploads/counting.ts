@@ -105,8 +105,7 @@ export class Counting {
     for (let looks = 0; records && looks < looksAtMost; looks++) {
       const limit = query.limit - counts.length
       const page = await records.list({ ...query, after, limit })
-      const wanted = page.records.filter(({ mark }) => state !== 'finished' || mark.state !== 'open')
-      const found = present(await inGroups(wanted, (copy) => this.#listed(copy)))
+      const found = present(await inGroups(page.records, (copy) => this.#listed(copy)))
       counts.push(...found.filter((count) => state === undefined || count.state === state))
       after = page.next
       if (after === undefined) return { counts }

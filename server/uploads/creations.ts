@@ -121,7 +121,7 @@ export class Creations {
     const outcome = await holds.holding(head.id, request, async (hold, lock) => {
       const { teller, bytes, settings } = this.#parts
       if (request.named) await request.named(head.id)
-      hold.take(await teller.creating(head, command.length, bytes, request))
+      hold.take(await teller.creating(head, command.length, bytes, request), 'new')
       try {
         if (making.admitted) await hold.within(await making.admitted.created(hold.kept))
         const adoption = source && (await instant.adopt(hold.kept, source))

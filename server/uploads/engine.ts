@@ -178,7 +178,7 @@ export class UploadEngine implements HoldContext {
     return this.#holds.holding(id, request, async (hold, lock) => {
       const appender = await this.bytes.open(id, () => lock.isHeld())
       const record = appender?.record ?? (await this.bytes.look(id))
-      if (appender) hold.take(appender)
+      if (appender) hold.take(appender, 'known')
       const refusal = await this.#refuseAppend(record, command, maxBytes, request)
       if (refusal) return { is: 'refused', refusal }
       if (!appender) return appendNothing(record!, command, request, this)

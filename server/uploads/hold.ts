@@ -1,6 +1,7 @@
 /**
  * One request's hold on one upload, from the lock to the release. It answers for the order of the end: the last write
- * has returned, the mark is moved, the files are let go, the record is put and the lock given up; only then the answer.
+ * has returned, the mark is moved, the files are let go, the record is put, or is sure to be, and the lock given up; only
+ * then the answer.
  */
 import type { Adoption, Appender, Digest, Lock, RecordStore, UploadRecord } from '../../stores/contracts.ts'
 import { StoreError } from '../../stores/contracts.ts'
@@ -12,6 +13,7 @@ import { type Ended, Receiver, type ReceiverOptions, type StopReason } from './b
 import { type RunningDigest, startDigest } from './digest.ts'
 import type { EngineSettings } from './engine.ts'
 import { type Filled, type FillPlan, lengthOf, mayReachEnd } from './fill-plan.ts'
+import { bodyAtHand, digestsOf, takeBody, writeWithin } from './intake.ts'
 import { isPart } from './kin.ts'
 import type { Pulse } from './pulse.ts'
 import type { QuotaRoom } from './quota-room.ts'
@@ -53,6 +55,8 @@ export class UploadHold {
   #lock: Lock | undefined
   readonly #context: HoldContext
   #appender: Appender | undefined
+  /** Whether the upload has a record, and is in the lists. */
+  #isListed = false
   #receiver: Receiver | undefined
   #digest: RunningDigest | undefined
   /** Of the whole upload, where that is wished. */
@@ -79,8 +83,9 @@ export class UploadHold {
   }
 
   /** Takes over the files that this hold writes to, and closes. */
-  take(appender: Appender): void {
+  take(appender: Appender, upload: 'new' | 'known'): void {
     this.#appender = appender
+    this.#isListed = upload === 'known'
     if (appender.rewound) this.#context.report({ is: 'rewound', id: this.id, ...appender.rewound })
   }
 
@@ -188,13 +193,25 @@ export class UploadHold {
       if (record === undefined) return
       const at = expiresAt(record, this.#context.settings.expiry)
       if (lock.commitAndRelease) await lock.commitAndRelease(record, at)
-      else await this.#context.records?.put(record, at)
+      else await this.#copy(record, at)
     } catch (error) {
-      // The mark is the truth and was written; a record that is missing or old is put right later.
-      this.#context.report({ is: 'record-failed', id: this.id, error })
+      this.#copyFailed(error)
     } finally {
       await lock.release()
     }
+  }
+
+  /** Who asks for a list looks at the marks, so nobody waits for the copy of what is listed; but digests are looked up in an index. */
+  async #copy(record: UploadRecord, expiresAt: number | undefined): Promise<void> {
+    const { records } = this.#context
+    const isFound = this.#isListed && record.mark.digest === undefined
+    if (!isFound || !records?.putSoon) await records?.put(record, expiresAt)
+    else records.putSoon(record, expiresAt).catch((error: unknown) => this.#copyFailed(error))
+  }
+
+  /** The mark is the truth and was written; a record that is missing or old is put right later. */
+  #copyFailed(error: unknown): void {
+    this.#context.report({ is: 'record-failed', id: this.id, error })
   }
 
   /** Under the lock: nobody can say something newer before. */
@@ -233,17 +250,23 @@ export class UploadHold {
     // So who sends the rest does not wait for the hash at its end.
     if (mayReachEnd(plan)) this.#whole?.catchUp()
     const source = request.body()
+    const hasOwnPieces = request.hasOwnPieces?.(source) === true
+    const freesPieces = appender.keepsNoBuffers === true && hasOwnPieces
+    const write = this.#writeTo(appender)
+    const digests = digestsOf(this.#digest, this.#whole)
+    const body = bodyAtHand(plan, request)
+    if (body) return takeBody(body, plan.offset, { write, ...digests, freesPieces, meter })
     const receiver = new Receiver({
       source,
       pulse,
       offset: plan.offset,
       endLimit: plan.length ?? plan.maxBytes,
-      write: this.#writeTo(appender),
-      freesPieces: appender.keepsNoBuffers === true && request.hasOwnPieces?.(source) === true,
+      write,
+      freesPieces,
       ...(!plan.checksum && {
         checkpoint: (offset: number) => this.#checkpoint(appender, offset, plan, request),
       }),
-      ...digestsOf(this.#digest, this.#whole),
+      ...digests,
       idleMs: settings.idleMs,
       leastBytesPerSecond: settings.leastBytesPerSecond,
     })
@@ -280,13 +303,9 @@ export class UploadHold {
     this.#context.meter.marks++
     request.received(record)
     if (request.mayGoOn?.() === false) this.#stopWith('unauthorized')
-    const { records, settings } = this.#context
-    const at = expiresAt(record, settings.expiry)
+    const at = expiresAt(record, this.#context.settings.expiry)
     if (lock.checkpoint) lock.checkpoint(record, at)
-    else
-      records
-        ?.put(record, at)
-        .catch((error: unknown) => this.#context.report({ is: 'record-failed', id: this.id, error }))
+    else this.#copy(record, at).catch((error: unknown) => this.#copyFailed(error))
   }
 
   #writeTo(appender: Appender): ReceiverOptions['write'] {
@@ -361,28 +380,7 @@ export class UploadHold {
   }
 }
 
-function writeWithin(room: QuotaRoom, appender: Appender): Appender['write'] {
-  return async (buffers, position) => {
-    await room.reserveAhead(buffers.reduce((end, { byteLength }) => end + byteLength, position))
-    await appender.write(buffers, position)
-  }
-}
-
 /** An upload of which all bytes are there, before it is finished. */
 function wholeOf({ mark, ...rest }: UploadRecord, length: number): UploadRecord {
   return { ...rest, mark: { ...mark, offset: length, length } }
-}
-
-/** Nothing, where nothing is hashed. */
-function digestsOf(
-  digest: RunningDigest | undefined,
-  whole: WholeHash | undefined,
-): Pick<ReceiverOptions, 'digest'> {
-  if (!whole) return digest ? { digest } : {}
-  if (!digest) return { digest: whole }
-  const update = (bytes: Uint8Array) => {
-    digest.update(bytes)
-    whole.update(bytes)
-  }
-  return { digest: { update } }
 }

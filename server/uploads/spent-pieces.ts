@@ -15,9 +15,9 @@ const leastBytes = 16 * 1024
 const { port1: nobody, port2: listener } = new MessageChannel()
 listener.close()
 
-/** Whether nobody but one is given what comes of this body. */
-export function hasOneListener(body: Readable): boolean {
-  return body.listenerCount('data') === 1 && body.listenerCount('readable') === 0
+/** Whether nobody but so many is given what comes of this body. */
+export function isHeardBy(count: number, body: Readable): boolean {
+  return body.listenerCount('data') === count && body.listenerCount('readable') === 0
 }
 
 /** Frees their memory; they have no bytes afterwards. A piece that is only a part of its memory is left as it is. */

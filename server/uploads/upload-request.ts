@@ -38,10 +38,7 @@ export interface UploadRequest {
   body(): Readable
   /** Whether every piece of this body is made for who reads it, and is all of its memory. */
   hasOwnPieces?(body: Readable): boolean
-  /**
-   * Takes the whole body, where it has come already and has this length; then `body` has nothing more. Undefined also where
-   * somebody is to be asked before it is finished.
-   */
+  /** Takes the whole body, where it has come already, has this length, and nobody else listens; then `body` has nothing more. */
   wholeBody?(length: number): Uint8Array | undefined
   /** Whether the client sends its body only when it is told to go on. */
   readonly waitsToSend?: boolean
@@ -78,6 +75,8 @@ export interface UploadRequest {
   mayGoOn?(): boolean
   /** Asked once more, when all bytes of an upload are stored, whether this request may finish it; fails when not. Undefined: nobody is asked. */
   reauthorize(): Promise<void> | undefined
+  /** Whether `beforeFinish` asks anybody. */
+  readonly asksBeforeFinish?: boolean
   /** Asked when all bytes are stored, before the upload is finished; its errors keep the upload unfinished. */
   beforeFinish(record: UploadRecord): Promise<void>
   /** The same for a part of a later final. */

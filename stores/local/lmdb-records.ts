@@ -22,6 +22,7 @@ import { isListed } from '../listed.ts'
 import { RecordFeed } from '../record-feed.ts'
 import { LmdbEnvironment, type LmdbPlace, type OpenDatabase } from './lmdb-environment.ts'
 import { behind } from './lmdb-file.ts'
+import { type Copy, Soon } from './soon.ts'
 
 interface Entry {
   readonly record: UploadRecord
@@ -53,6 +54,8 @@ export class LmdbRecords implements RecordStore {
   readonly path: string
   readonly #environment: LmdbEnvironment<Databases>
   readonly #feed: RecordFeed
+  readonly #isShared: boolean
+  readonly #soon = new Soon((copies) => this.#putAll(copies))
   #lastWalk: Walk | undefined
 
   /** Several processes on one place tell each other by their `feed` what they put. */
@@ -60,6 +63,7 @@ export class LmdbRecords implements RecordStore {
     this.path = join(place.directory, 'records.mdb')
     this.#environment = new LmdbEnvironment({ path: this.path, place, databases: openDatabases })
     this.#feed = feed ?? new RecordFeed()
+    this.#isShared = place.turns !== undefined
   }
 
   get isBusy(): boolean {
@@ -71,42 +75,41 @@ export class LmdbRecords implements RecordStore {
     return this.#environment.start()
   }
 
-  close(): Promise<void> {
+  async close(): Promise<void> {
+    await this.#soon.flush()
     this.#lastWalk = undefined
     this.#feed.close()
-    return this.#environment.close()
+    await this.#environment.close()
   }
 
   async put(record: UploadRecord, expiresAt?: number): Promise<void> {
-    const { id, createdAt, owner } = record.head
-    const isNews = await this.#environment.change((databases) => {
-      const old = databases.records.get(id)
-      if (old !== undefined && isNewer(old.record, record)) return false
-      const entry: Entry = expiresAt === undefined ? { record } : { record, expiresAt }
-      behind(databases.records.put(id, entry))
-      // Most puts only move the offset; the indexes stand as they are.
-      const head = old?.record.head
-      const isHashed = record.mark.digest !== undefined || old?.record.mark.digest !== undefined
-      const hasMoved = head?.createdAt !== createdAt || head.owner !== owner || old!.expiresAt !== expiresAt
-      if (hasMoved || isHashed) {
-        if (old !== undefined) removeIndexes(databases, id, old)
-        behind(databases.recent.put([createdAt, id], true))
-        if (expiresAt !== undefined) behind(databases.expiry.put([expiresAt, id], true))
-        if (owner !== undefined && isListed(record.head))
-          behind(databases.owners.put([ownerKey(owner), createdAt, id], true))
-        for (const entry of digestEntriesOf(record))
-          behind(databases.digests.put([entry, createdAt, id], true))
-      }
-      return old === undefined || isNewer(record, old.record)
-    })
+    const isNews = await this.#environment.change((databases) => putInto(databases, { record, expiresAt }))
     if (isNews) this.#feed.tell({ is: 'put', record })
   }
 
+  putSoon(record: UploadRecord, expiresAt?: number): Promise<void> {
+    this.#feed.tell({ is: 'put', record })
+    return this.#soon.add({ record, expiresAt })
+  }
+
+  #putAll(copies: Iterable<Copy>): Promise<void> {
+    return this.#environment.change((databases) => {
+      for (const copy of copies) {
+        // Another process may have removed it meanwhile; in this one that drops the copy.
+        if (this.#isShared && databases.records.get(copy.record.head.id) === undefined) continue
+        putInto(databases, copy)
+      }
+    })
+  }
+
   async get(id: string): Promise<UploadRecord | undefined> {
-    return this.#environment.read(({ records }) => records.get(id)?.record)
+    const written = this.#environment.read(({ records }) => records.get(id)?.record)
+    const soon = this.#soon.get(id)
+    return soon && !(written && isNewer(written, soon)) ? soon : written
   }
 
   async remove(id: string): Promise<void> {
+    this.#soon.drop(id)
     const old = await this.#environment.change((databases) => {
       const old = databases.records.get(id)
       if (old === undefined) return undefined
@@ -191,6 +194,28 @@ function openDatabases(open: OpenDatabase): Databases {
     digests: open('digests'),
     owners: open('owners'),
   }
+}
+
+/** Whether that was news. */
+function putInto(databases: Databases, { record, expiresAt }: Copy): boolean {
+  const { id, createdAt, owner } = record.head
+  const old = databases.records.get(id)
+  if (old !== undefined && isNewer(old.record, record)) return false
+  const entry: Entry = expiresAt === undefined ? { record } : { record, expiresAt }
+  behind(databases.records.put(id, entry))
+  // Most puts only move the offset; the indexes stand as they are.
+  const head = old?.record.head
+  const isHashed = record.mark.digest !== undefined || old?.record.mark.digest !== undefined
+  const hasMoved = head?.createdAt !== createdAt || head.owner !== owner || old!.expiresAt !== expiresAt
+  if (hasMoved || isHashed) {
+    if (old !== undefined) removeIndexes(databases, id, old)
+    behind(databases.recent.put([createdAt, id], true))
+    if (expiresAt !== undefined) behind(databases.expiry.put([expiresAt, id], true))
+    if (owner !== undefined && isListed(record.head))
+      behind(databases.owners.put([ownerKey(owner), createdAt, id], true))
+    for (const entry of digestEntriesOf(record)) behind(databases.digests.put([entry, createdAt, id], true))
+  }
+  return old === undefined || isNewer(record, old.record)
 }
 
 function removeIndexes(databases: Databases, id: string, old: Entry): void {

@@ -1,7 +1,8 @@
 import { rm, truncate, writeFile } from 'node:fs/promises'
 import { open } from 'lmdb'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { LmdbRecords } from '../../stores/local/lmdb-records.ts'
+import { aloneWithIt } from '../../stores/local/opening-turns.ts'
 import { RedisConnection } from '../../stores/redis/redis-connection.ts'
 import { RedisRecords } from '../../stores/redis/redis-records.ts'
 import type { Child } from '../support/child.ts'
@@ -92,6 +93,68 @@ describe('LmdbRecords', () => {
     await records.start()
     expect(await records.recent(1)).toEqual([])
     await records.close()
+  })
+
+  describe('`putSoon`', () => {
+    async function start(turns?: typeof aloneWithIt) {
+      const directory = await temporaryFolder()
+      const records = new LmdbRecords({ directory, turns })
+      await records.start()
+      onTestFinished(() => records.close())
+      return { records, directory }
+    }
+
+    it('is answered at once by `get`, told to who watches, and kept when the file is closed', async () => {
+      const { records } = await start()
+      const told: unknown[] = []
+      await records.put(record('u'), 5)
+      const stop = records.watch((news) => told.push(news))
+      void records.putSoon(record('u', { sequence: 2 }), 7)
+      expect(await records.get('u')).toEqual(record('u', { sequence: 2 }))
+      expect(told).toEqual([{ is: 'put', record: record('u', { sequence: 2 }) }])
+      stop()
+      await records.close()
+      await records.start()
+      expect(await records.get('u')).toEqual(record('u', { sequence: 2 }))
+      expect([await records.expiring(6, 1), await records.expiring(7, 1)]).toEqual([[], ['u']])
+    })
+
+    it('never replaces a newer copy, whichever comes first', async () => {
+      const { records } = await start()
+      const older = records.putSoon(record('u', { sequence: 2 }), 5)
+      await records.put(record('u', { sequence: 3 }), 9)
+      expect((await records.get('u'))?.mark.sequence).toBe(3)
+      await older
+      expect((await records.get('u'))?.mark.sequence).toBe(3)
+      expect(await records.expiring(8, 1)).toEqual([])
+    })
+
+    it('brings nothing back that was removed meanwhile, here or by another process', async () => {
+      const { records, directory } = await start(aloneWithIt)
+      const other = new LmdbRecords({ directory, isExamined: true, turns: aloneWithIt })
+      await other.start()
+      for (const remover of [records, other]) {
+        await records.put(record('u'), 5)
+        const soon = records.putSoon(record('u', { sequence: 2 }), 5)
+        await remover.remove('u')
+        await soon
+        expect(await records.get('u')).toBeUndefined()
+        expect(await records.expiring(5, 1)).toEqual([])
+      }
+      await other.close()
+    })
+
+    it('puts back what was lost, where nobody else could have removed it', async () => {
+      const { records } = await start()
+      await records.putSoon(record('u', { sequence: 2 }), 5)
+      expect((await records.recent(1)).map(({ head }) => head.id)).toEqual(['u'])
+    })
+
+    it('says that it could not be written', async () => {
+      const { records } = await start()
+      await records.close()
+      await expect(records.putSoon(record('u'))).rejects.toMatchObject({ code: 'unavailable' })
+    })
   })
 
   it('takes an empty file for a new database', async () => {

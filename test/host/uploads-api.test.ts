@@ -134,6 +134,20 @@ describe('a list', () => {
     }
   })
 
+  it('says of an upload what its mark says, also in the moment before its copy is written', async () => {
+    const house = await startHouse()
+    for (let n = 0; n < 3; n++) {
+      const id = await house.create('ann', { length: 4 })
+      await house.append('ann', id, 0, 'ab')
+      expect((await house.get('/uploads?limit=1', 'ann')).body).toMatchObject({
+        uploads: [{ id, offset: 2 }],
+      })
+      await house.append('ann', id, 2, 'cd')
+      expect(await idsOf(house, '/uploads?state=open', 'ann')).toEqual([])
+      expect(await idsOf(house, '/uploads?state=finished', 'ann')).toContain(id)
+    }
+  })
+
   it('is for its owner; who may see all sees all, or those of one', async () => {
     const house = await startHouse()
     const [a, b] = [await house.create('ann', { length: 1 }), await house.create('bob', { length: 2 })]
