@@ -368,6 +368,8 @@ export interface WaitOptions {
 export interface AcquireOptions extends WaitOptions {
   /** Called at most once, when somebody else wants the upload. The holder stops soon, and releases. */
   readonly onWanted?: () => void
+  /** Whether the same upload may be asked for again soon, by this server: then it may stay here until somebody else wants it. */
+  readonly mayStay?: boolean
 }
 
 export interface Lock {

@@ -102,6 +102,7 @@ export class RunningHolds {
 class Patience implements AcquireOptions {
   readonly timeoutMs: number
   readonly onWanted?: () => void
+  readonly mayStay = true
   readonly #request: Waiter
   readonly #draining: AbortSignal
   #signal: AbortSignal | undefined

@@ -63,7 +63,13 @@ export class LocalLocker implements Locker, TusLocker {
   async untilFree(id: string, options: WaitOptions): Promise<boolean> {
     if (this.#closed) throw lockError('unavailable')
     const holder = this.#held.get(id)
-    return holder !== undefined && (await this.#wait(holder, options, () => true))
+    return holder !== undefined && (await this.#wait(holder, options, () => holder.isUnused !== true))
+  }
+
+  /** Its holder says that nobody used it when it was asked for, and is about to release it: so who gets it takes nothing over. */
+  wasUnused(id: string): void {
+    const holder = this.#held.get(id)
+    if (holder) holder.isUnused = true
   }
 
   /** The @tus/utils form of the same lock. */
@@ -90,6 +96,7 @@ export class LocalLocker implements Locker, TusLocker {
     // Asked for only now: callers may make the signal when somebody looks at it.
     const { signal } = options
     if (signal?.aborted) throw lockError('aborted', signal.reason)
+    const askedBefore = this.#askedAt.get(holder.id)
     return new Promise<T>((resolve, reject) => {
       const onAbort = () => waiter.fail(lockError('aborted', signal!.reason))
       const onTimeout = () => waiter.fail(lockError('timeout'))
@@ -102,7 +109,8 @@ export class LocalLocker implements Locker, TusLocker {
       const waiter: Waiter = {
         take: () => {
           leave()
-          this.#noteAsked(holder.id)
+          if (holder.isUnused) this.#askedAgain(holder.id, askedBefore)
+          else this.#noteAsked(holder.id)
           resolve(take())
         },
         fail: (error) => {
@@ -116,6 +124,12 @@ export class LocalLocker implements Locker, TusLocker {
       this.#noteAsked(holder.id)
       holder.want()
     })
+  }
+
+  /** Nobody was asked now. */
+  #askedAgain(id: string, before: number | undefined): void {
+    if (before === undefined) this.#askedAt.delete(id)
+    else this.#askedAt.set(id, before)
   }
 
   #noteAsked(id: string): void {
@@ -137,4 +151,5 @@ interface Waiter {
 
 class LocalLock extends LastingLock {
   waiter?: Waiter
+  isUnused?: boolean
 }

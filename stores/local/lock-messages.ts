@@ -7,8 +7,8 @@ import type { LockErrorCode } from '../contracts.ts'
 export type LockRequest =
   | readonly ['acquire', turn: number, id: string, timeoutMs: number]
   | readonly ['wait', turn: number, id: string, timeoutMs: number]
-  /** The turn is over: whoever waits gives up, whoever holds lets go. */
-  | readonly ['end', turn: number]
+  /** The turn is over: whoever waits gives up, whoever holds lets go. `unused`: nobody held it any more when it was wanted. */
+  | readonly ['end', turn: number, unused?: 'unused']
 
 export type LockReply =
   | readonly ['held', turn: number, fence: number, isTakeOver: boolean]

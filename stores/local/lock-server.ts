@@ -10,6 +10,11 @@ import { PassingMap } from '../passing.ts'
 import { LocalLocker } from './local-locker.ts'
 import { Batch, type LockReply, type LockRequest } from './lock-messages.ts'
 
+/**
+ * A process may have kept what it does not use: it gets this long to say so, however short the patience of who asks is.
+ */
+const leastPatienceMs = 100
+
 export class LockServer {
   readonly #locker = new LocalLocker()
 
@@ -33,7 +38,7 @@ class Turn implements AcquireOptions {
   #waiting: AbortController | undefined
 
   constructor(timeoutMs: number, onWait: () => void, onWanted: () => void) {
-    this.timeoutMs = timeoutMs
+    this.timeoutMs = Math.max(timeoutMs, leastPatienceMs)
     this.#onWait = onWait
     this.onWanted = onWanted
   }
@@ -69,7 +74,7 @@ export class LockPeer {
     // What a process wrote before it died may be read after its death was seen.
     if (this.#isGone) return
     for (const request of requests) {
-      if (request[0] === 'end') this.#end(request[1])
+      if (request[0] === 'end') this.#end(request[1], request[2] === 'unused')
       else void this.#take(request)
     }
   }
@@ -80,7 +85,10 @@ export class LockPeer {
     for (const turn of [...this.#turns.keys()]) this.#end(turn)
   }
 
-  async #take([wish, number, id, timeoutMs]: Exclude<LockRequest, readonly ['end', number]>): Promise<void> {
+  async #take([wish, number, id, timeoutMs]: Exclude<
+    LockRequest,
+    readonly ['end', ...unknown[]]
+  >): Promise<void> {
     const turn = new Turn(
       timeoutMs,
       () => this.#replies.add(['waiting', number]),
@@ -103,9 +111,10 @@ export class LockPeer {
     }
   }
 
-  #end(number: number): void {
+  #end(number: number, isUnused = false): void {
     const turn = this.#turns.get(number)
     this.#turns.delete(number)
+    if (isUnused && turn?.lock) this.#locker.wasUnused(turn.lock.id)
     turn?.end()
   }
 }

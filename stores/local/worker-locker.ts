@@ -2,12 +2,13 @@
  * One writer per upload, over all workers of one primary, which keeps the locks (LockServer).
  *
  * The one idea: a lock that is held here can not be lost. The primary gives it to nobody else before this process lets
- * go or has exited; so there is no lease, nothing is renewed, and `lost` never aborts.
+ * go or has exited; so there is no lease, nothing is renewed, and `lost` never aborts. And what may stay stays here for a
+ * while after its release: the next request of the same client needs no message then (KeptLocks).
  */
 import type { AcquireOptions, Lock, LockErrorCode, Locker, WaitOptions } from '../contracts.ts'
 import { lockError, refuseAborted } from '../lock-error.ts'
 import { PassingMap } from '../passing.ts'
-import { LastingLock } from './lasting-lock.ts'
+import { KeptLock, KeptLocks } from './kept-locks.ts'
 import { Batch, type LockReply, type LockRequest } from './lock-messages.ts'
 
 /** A wish that was sent and is not answered yet. */
@@ -23,16 +24,18 @@ interface Waiting {
 export class WorkerLocker implements Locker {
   readonly #requests: Batch<LockRequest>
   readonly #waiting = new PassingMap<number, Waiting>()
-  readonly #held = new PassingMap<number, LastingLock>()
+  readonly #held = new PassingMap<number, KeptLock>()
+  readonly #kept: KeptLocks
   #lastTurn = 0
   #isClosed = false
 
   /** `send` takes requests to the primary, in order; its replies are given to `receive`. */
   constructor(send: (requests: readonly LockRequest[]) => void) {
     this.#requests = new Batch(send)
+    this.#kept = new KeptLocks((kept) => this.#end(kept))
   }
 
-  /** What this process holds or waits for. */
+  /** What this process holds, keeps or waits for. */
   get size(): number {
     return this.#waiting.size + this.#held.size
   }
@@ -48,25 +51,41 @@ export class WorkerLocker implements Locker {
   /** Ends every wait with `unavailable`. Locks that are held stay held until their holders release them. */
   async close(): Promise<void> {
     this.#isClosed = true
+    this.letGo()
     for (const waiting of [...this.#waiting.values()]) waiting.fail('unavailable')
   }
 
+  /** Gives back what is kept and not used. */
+  letGo(): void {
+    this.#kept.clear()
+  }
+
   async acquire(id: string, options: AcquireOptions): Promise<Lock> {
+    const kept = this.#isClosed ? undefined : this.#kept.take(id)
+    if (kept) return this.#lend(kept, options, false)
     let isWanted = false
     const onWanted = () => {
       isWanted = true
     }
-    const [turn, reply] = await this.#ask('acquire', id, options, onWanted)
-    const [, , fence, isTakeOver] = reply as Extract<LockReply, readonly ['held', ...unknown[]]>
-    const lock = new LastingLock({ id, fence, isTakeOver }, options.onWanted, () => this.#release(turn))
-    this.#held.set(turn, lock)
-    if (isWanted) lock.want()
-    return lock
+    return this.#ask('acquire', id, options, onWanted, (turn, reply) => {
+      const [, , fence, isTakeOver] = reply as Extract<LockReply, readonly ['held', ...unknown[]]>
+      const held = new KeptLock(turn, id, fence)
+      this.#held.set(turn, held)
+      const lock = this.#lend(held, options, isTakeOver)
+      if (isWanted) held.want()
+      return lock
+    })
   }
 
   async untilFree(id: string, options: WaitOptions): Promise<boolean> {
-    const [, reply] = await this.#ask('wait', id, options, () => {})
-    return (reply as Extract<LockReply, readonly ['free', ...unknown[]]>)[2]
+    if (!this.#isClosed && this.#kept.has(id)) return false
+    return this.#ask(
+      'wait',
+      id,
+      options,
+      () => {},
+      (_turn, reply) => (reply as Extract<LockReply, readonly ['free', ...unknown[]]>)[2],
+    )
   }
 
   /** What the primary said. */
@@ -76,19 +95,21 @@ export class WorkerLocker implements Locker {
       const waiting = this.#waiting.get(turn)
       if (what === 'wanted') {
         if (waiting) waiting.want()
-        else this.#held.get(turn)?.want()
+        else this.#wanted(this.#held.get(turn))
       } else if (what === 'waiting') waiting?.hasToWait()
       else if (what === 'failed') waiting?.fail(reply[2])
       else waiting?.granted(reply)
     }
   }
 
-  #ask(
+  /** Resolves with what `take` makes of the grant, at once: what is said next may be of it. */
+  #ask<T>(
     wish: 'acquire' | 'wait',
     id: string,
     options: WaitOptions,
     want: () => void,
-  ): Promise<[turn: number, reply: LockReply]> {
+    take: (turn: number, reply: LockReply) => T,
+  ): Promise<T> {
     if (this.#isClosed) throw lockError('unavailable')
     refuseAborted(options)
     this.#lastTurn += 1
@@ -108,7 +129,7 @@ export class WorkerLocker implements Locker {
       const onAbort = () => fail('aborted', signal?.reason)
       const granted = (reply: LockReply) => {
         leave()
-        resolve([turn, reply])
+        resolve(take(turn, reply))
       }
       const hasToWait = () => {
         signal = options.signal
@@ -120,8 +141,21 @@ export class WorkerLocker implements Locker {
     })
   }
 
-  #release(turn: number): void {
+  #lend(held: KeptLock, { onWanted, mayStay = false }: AcquireOptions, isTakeOver: boolean): Lock {
+    return held.lend(onWanted, isTakeOver, () => {
+      if (this.#isClosed || !mayStay || !held.mayStay) this.#end(held)
+      else this.#kept.add(held)
+    })
+  }
+
+  #wanted(held: KeptLock | undefined): void {
+    if (held === undefined) return
+    if (this.#kept.take(held.id) === undefined) held.want()
+    else this.#end(held, 'unused')
+  }
+
+  #end({ turn }: KeptLock, unused?: 'unused'): void {
     this.#held.delete(turn)
-    this.#requests.add(['end', turn])
+    this.#requests.add(unused ? ['end', turn, unused] : ['end', turn])
   }
 }
