@@ -140,9 +140,13 @@ export interface ByteStore {
   /**
    * Makes an empty upload that its creator does not write to; again `look` finds it so or not at all, no lock is needed, and
    * nobody else can know the id. What failed once it was there stays, empty, and is to be removed. Undefined in a store
-   * that cannot.
+   * that cannot. Where it can stay open for its first bytes, `keep` is asked to take it; who does so has had its lock before.
    */
-  createEmpty?(head: UploadHead, length: number | undefined): Promise<UploadRecord>
+  createEmpty?(
+    head: UploadHead,
+    length: number | undefined,
+    keep?: (appender: Appender) => boolean,
+  ): Promise<UploadRecord>
   look(id: string): Promise<UploadRecord | undefined>
   /**
    * Opens an unfinished upload for one writer. Call under the lock. Undefined when it is gone or sealed: `look` tells.
@@ -241,6 +245,13 @@ export interface Appender {
   finish(length: number, digest?: Digest): Promise<UploadRecord>
   /** Seals the upload as failed: it is never finished, and its bytes are given up. */
   fail(): Promise<UploadRecord>
+  /** After a `last` commit: stays open for the next request, as long as the lock does. False where it can not. */
+  stay?(): boolean
+  /**
+   * Begins to write again where it stayed, as `open` does. False when the files are not what they were: then it is to be
+   * closed, and the upload opened.
+   */
+  goOn?(): Promise<boolean>
   /** Gives the hold up. A mark that was not committed stays where it was. */
   close(): Promise<void>
 }
@@ -353,6 +364,8 @@ export interface Locker {
   start(): Promise<void>
   close(): Promise<void>
   acquire(id: string, options: AcquireOptions): Promise<Lock>
+  /** Takes a lock that nobody holds, where that needs no word with anybody. Undefined where it can not be had so. */
+  acquireAtOnce?(id: string, onWanted: () => void): Lock | undefined
   /** For questions: what was acknowledged is on disk, and nobody is about to add to it. */
   untilFree(id: string, options: WaitOptions): Promise<boolean>
 }
@@ -368,8 +381,6 @@ export interface WaitOptions {
 export interface AcquireOptions extends WaitOptions {
   /** Called at most once, when somebody else wants the upload. The holder stops soon, and releases. */
   readonly onWanted?: () => void
-  /** Whether the same upload may be asked for again soon, by this server: then it may stay here until somebody else wants it. */
-  readonly mayStay?: boolean
 }
 
 export interface Lock {
@@ -382,8 +393,13 @@ export interface Lock {
   isHeld(): boolean
   /** Aborts when the lease is lost or in danger; the holder must stop writing and end its request. */
   readonly lost: AbortSignal
-  /** Gives the lock up; safe to call twice. Never throws: a lock that cannot be given back ends with its lease. */
-  release(): Promise<void>
+  /** Whether it stands until its release without being renewed, so that a server may keep it from one request to the next. */
+  readonly mayStay?: boolean
+  /**
+   * Gives the lock up; safe to call twice. Never throws: a lock that cannot be given back ends with its lease. `unused`: no
+   * request had it when it was wanted, so whoever gets it takes nothing over and did not have to wait.
+   */
+  release(how?: 'unused'): Promise<void>
   /**
    * Where locker and records share a server: has the record put soon, together with those of other uploads. Never
    * throws: the next one, or the commit, puts right what was lost. Learns of a wish for the lock, as every renewal does.

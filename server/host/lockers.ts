@@ -81,6 +81,11 @@ export class Lockers implements Locker {
     return locks.length === 1 ? locks[0]! : asOne(id, locks)
   }
 
+  acquireAtOnce(id: string, onWanted: () => void): Lock | undefined {
+    const [first, ...more] = this.#inUse()
+    return more.length === 0 ? first.locker.acquireAtOnce?.(id, onWanted) : undefined
+  }
+
   async untilFree(id: string, options: WaitOptions): Promise<boolean> {
     let hadToWait = false
     for (const { locker } of this.#inUse()) if (await locker.untilFree(id, options)) hadToWait = true

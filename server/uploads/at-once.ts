@@ -16,6 +16,7 @@ import type { EngineEvent } from './hold.ts'
 import type { Lifetime } from './lifetime.ts'
 import type { Quotas } from './quotas.ts'
 import { newRecord } from './rules.ts'
+import type { RunningHolds } from './running-holds.ts'
 import type { Teller } from './teller.ts'
 import type { UploadRequest } from './upload-request.ts'
 
@@ -27,6 +28,7 @@ export interface AtOnceParts {
   readonly meter: Meter
   readonly report: (event: EngineEvent) => void
   readonly lifetime: Pick<Lifetime, 'takeBack'>
+  readonly holds: Pick<RunningHolds, 'keepingNew'>
 }
 
 /** Undefined where it has to be done step by step; then nothing was done. */
@@ -72,7 +74,7 @@ export function bringsNothing(
  * `expiresAt` in milliseconds since the epoch.
  */
 export async function createEmpty(
-  { bytes, records, meter, report, lifetime }: AtOnceParts,
+  { bytes, records, meter, report, lifetime, holds }: AtOnceParts,
   head: UploadHead,
   length: number | undefined,
   expiresAt: (record: UploadRecord) => number | undefined,
@@ -85,11 +87,14 @@ export async function createEmpty(
     if (error instanceof StoreError && error.code === 'unavailable') throw error
     report({ is: 'record-failed', id, error })
   }
+  const keeping = holds.keepingNew(id)
   try {
-    const record = await bytes.createEmpty!(head, length)
+    const record = await bytes.createEmpty!(head, length, keeping?.keep)
     meter.created++
+    await keeping?.end()
     return record
   } catch (error) {
+    await keeping?.end()
     const isOfAnother = error instanceof StoreError && error.code === 'exists'
     if (!isOfAnother) await lifetime.takeBack(id)
     throw error

@@ -157,7 +157,7 @@ export class UploadEngine implements HoldContext {
   async #append(command: AppendCommand, request: UploadRequest): Promise<Outcome> {
     const { id } = command
     const maxBytes = await request.maxBytes(id)
-    const seen = await this.bytes.look(id)
+    const seen = this.#holds.warm(id) ?? (await this.bytes.look(id))
     const refusal = await this.#refuseAppend(seen, command, maxBytes, request)
     if (refusal) return { is: 'refused', refusal }
     const entry = checkEntry(this, command.contentLength ?? 0)
@@ -175,8 +175,8 @@ export class UploadEngine implements HoldContext {
     request: UploadRequest,
   ): Promise<Outcome> {
     const { id } = command
-    return this.#holds.holding(id, request, async (hold, lock) => {
-      const appender = await this.bytes.open(id, () => lock.isHeld())
+    return this.#holds.appending(id, request, async (hold, lock) => {
+      const appender = (await hold.goOn()) ?? (await this.bytes.open(id, () => lock.isHeld()))
       const record = appender?.record ?? (await this.bytes.look(id))
       if (appender) hold.take(appender, 'known')
       const refusal = await this.#refuseAppend(record, command, maxBytes, request)
@@ -208,6 +208,8 @@ export class UploadEngine implements HoldContext {
       const refusal = await this.#refuseAbsent(record, request)
       return refusal ? { is: 'refused', refusal } : this.#offsetOf(record!)
     }
+    const warm = this.#holds.warm(id)
+    if (warm) return this.#offsetOf(warm)
     if (this.bytes.wavers) return this.#holds.holding(id, request, answer)
     // A mark only grows: once the holder has let go, whoever comes meanwhile can not make the answer wrong.
     const askedAt = performance.now()

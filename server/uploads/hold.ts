@@ -62,6 +62,7 @@ export class UploadHold {
   /** Of the whole upload, where that is wished. */
   #whole: WholeHash | undefined
   #heldSince: number
+  #isTakeOver = true
   #stop: StopReason | undefined
   #stopTimer: NodeJS.Timeout | undefined
   #room: QuotaRoom | undefined
@@ -69,6 +70,11 @@ export class UploadHold {
   #unwanted: unknown
   /** What the record store is told when the lock is given up. */
   #record: UploadRecord | undefined
+  /** What stayed open since the last request, until it is known to be good. */
+  #stayed: Appender | undefined
+  /** Whether all that came was committed, and nothing more is written. */
+  #isAtRest = false
+  #stays = false
 
   constructor(context: HoldContext, id: string) {
     this.#context = context
@@ -76,10 +82,22 @@ export class UploadHold {
     this.#heldSince = context.pulse.now()
   }
 
-  /** From here on the upload is this request's. */
-  begin(lock: Lock): void {
+  /** From here on the upload is this request's; `stayed` is what another one left open. */
+  begin(lock: Lock, stayed?: Appender): void {
     this.#lock = lock
+    this.#isTakeOver = lock.isTakeOver && stayed === undefined
+    this.#stayed = stayed
     this.#heldSince = this.#context.pulse.now()
+  }
+
+  /** What another request left open, when it can be gone on with. */
+  async goOn(): Promise<Appender | undefined> {
+    const stayed = this.#stayed
+    if (stayed === undefined) return undefined
+    this.#stayed = undefined
+    if (await stayed.goOn!().catch(() => false)) return stayed
+    await stayed.close()
+    return undefined
   }
 
   /** Takes over the files that this hold writes to, and closes. */
@@ -119,7 +137,7 @@ export class UploadHold {
   onWanted(): void {
     const now = this.#context.pulse.now()
     const lastByteAt = this.#receiver?.lastByteAt ?? this.#heldSince
-    const isProtected = (this.#lock?.isTakeOver ?? true) && now - lastByteAt < protectedMs
+    const isProtected = this.#isTakeOver && now - lastByteAt < protectedMs
     const waitMs = isProtected ? this.#heldSince + protectedMs - now : 0
     if (waitMs <= 0) this.#stopWith('displaced')
     else this.#stopTimer ??= setTimeout(() => this.#stopWith('displaced'), waitMs)
@@ -143,6 +161,7 @@ export class UploadHold {
     if (hasMoved) this.#context.meter.marks++
     if (ended.offset !== plan.length) {
       this.#record = await appender.commit({ offset: ended.offset, ...lengthOf(plan), last: true })
+      this.#isAtRest = ended.why === 'complete'
       if (hasMoved) request.received(this.#record, true)
       return this.#filled(ended, this.#record)
     }
@@ -178,12 +197,15 @@ export class UploadHold {
     const whole = this.#whole
     this.#whole = undefined
     if (whole) await whole.stop()
-    await this.#appender?.close()
+    await this.#stayed?.close()
+    if (!this.#stays) await this.#appender?.close()
     if (whole) this.#context.hashes.keep(whole, this.kept)
   }
 
-  /** Lets go of files and lock. Never throws. */
-  async release(): Promise<void> {
+  /** Lets go of files and lock, unless `keep` takes them for the next request. Never throws. */
+  async release(keep?: (appender: Appender) => boolean): Promise<void> {
+    const appender = this.#isAtRest && !this.#context.quotas ? this.#appender : undefined
+    this.#stays = keep !== undefined && appender?.stay?.() === true
     await this.close()
     const lock = this.#lock
     if (lock === undefined) return
@@ -197,7 +219,9 @@ export class UploadHold {
     } catch (error) {
       this.#copyFailed(error)
     } finally {
-      await lock.release()
+      const isKept = this.#stays && keep!(appender!)
+      if (!isKept && this.#stays) await appender!.close()
+      if (!isKept) await lock.release()
     }
   }
 

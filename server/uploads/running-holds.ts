@@ -2,14 +2,17 @@
  * What runs on this server now, and its end. Whatever is begun here is let go of again, whatever happens; a drain ends
  * all of it at its last byte, and knows when nothing is left.
  */
-import type { AcquireOptions, Lock, Locker } from '../../stores/contracts.ts'
+import type { AcquireOptions, Appender, Lock, Locker, UploadRecord } from '../../stores/contracts.ts'
 import { PassingSet, type Place } from '../../stores/passing.ts'
 import type { Outcome } from '../protocol/messages.ts'
 import { type HoldContext, UploadHold } from './hold.ts'
 import type { UploadRequest } from './upload-request.ts'
+import { Grip, WarmUploads } from './warm-uploads.ts'
 
 /** The request for which an upload is waited for. */
 type Waiter = Pick<UploadRequest, 'signal' | 'isGone'>
+/** What is done with an upload that is held. */
+type Work = (hold: UploadHold, lock: Lock) => Promise<Outcome>
 /** Something that is to end when this server does. */
 type Running = Pick<UploadHold, 'drain'>
 
@@ -18,6 +21,7 @@ export class RunningHolds {
   readonly #locker: Locker
   readonly #running = new PassingSet<Running>()
   readonly #draining = new AbortController()
+  readonly #warm = new WarmUploads((end) => void this.withoutLock(end))
   #drained: Promise<void> | undefined
   #onIdle: (() => void) | undefined
 
@@ -34,6 +38,7 @@ export class RunningHolds {
   /** Takes nothing new, ends running bodies at their last byte; settles when every upload was let go. */
   drain(): Promise<void> {
     this.#draining.abort()
+    this.#warm.close()
     for (const running of this.#running) running.drain()
     this.#drained ??= new Promise((resolve) => {
       this.#onIdle = resolve
@@ -42,31 +47,74 @@ export class RunningHolds {
     return this.#drained
   }
 
+  /** An upload that nobody uses, and that is open here: as it stands on disk. */
+  warm(id: string): UploadRecord | undefined {
+    return this.#warm.record(id)
+  }
+
   /** Runs `work` as the one holder of an upload; lets go of everything whatever happens. */
-  async holding(
+  async holding(id: string, request: UploadRequest, work: Work): Promise<Outcome> {
+    await this.#warm.take(id)?.end()
+    return this.#holding(id, request, work)
+  }
+
+  /** The same for work that may go on where another request stopped, and leaves it open for the next one. */
+  appending(id: string, request: UploadRequest, work: Work): Promise<Outcome> {
+    return this.#holding(id, request, work, (grip, appender) => this.#warm.keep(grip, appender))
+  }
+
+  /**
+   * For a new upload that is to stay open for its first bytes; undefined where its lock can not be had without asking anybody. `keep`
+   * keeps it; `end` is to be called in any case.
+   */
+  keepingNew(id: string): { keep: (appender: Appender) => boolean; end: () => Promise<void> } | undefined {
+    const grip = new Grip()
+    const lock = this.#locker.acquireAtOnce?.(id, grip.wanted)
+    if (lock === undefined) return undefined
+    grip.lock = lock
+    let isKept = false
+    return {
+      keep: (appender) => {
+        isKept = this.#warm.keep(grip, appender)
+        return isKept
+      },
+      end: async () => {
+        if (!isKept) await lock.release('unused')
+      },
+    }
+  }
+
+  async #holding(
     id: string,
     request: UploadRequest,
-    work: (hold: UploadHold, lock: Lock) => Promise<Outcome>,
+    work: Work,
+    keep?: (grip: Grip, appender: Appender) => boolean,
   ): Promise<Outcome> {
     const { meter } = this.#context
     const hold = new UploadHold(this.#context, id)
     const place = this.#running.add(hold)
     meter.held = this.#running.size
     const askedAt = performance.now()
-    let isUnlocked = true
+    let grip: Grip | undefined
     try {
-      const options = this.waitOptions(request, () => hold.onWanted())
-      const lock = await this.lockerOf(request).acquire(id, options)
-      isUnlocked = false
-      meter.locked(performance.now() - askedAt, lock.isTakeOver)
-      hold.begin(lock)
+      grip = this.#warm.take(id) ?? (await this.#acquire(id, hold, request))
+      const stayed = grip.give(hold)
+      const { lock } = grip
+      meter.locked(performance.now() - askedAt, lock.isTakeOver && stayed === undefined)
+      hold.begin(lock, stayed)
       if (this.draining.aborted) hold.drain()
       return await work(hold, lock)
     } finally {
-      if (isUnlocked) meter.lockWaits.add(performance.now() - askedAt)
-      await hold.release()
+      if (grip === undefined) meter.lockWaits.add(performance.now() - askedAt)
+      await hold.release(keep && ((appender) => keep(grip!, appender)))
       this.#letGo(place)
     }
+  }
+
+  async #acquire(id: string, hold: UploadHold, request: UploadRequest): Promise<Grip> {
+    const grip = new Grip(hold)
+    grip.lock = await this.lockerOf(request).acquire(id, this.waitOptions(request, grip.wanted))
+    return grip
   }
 
   /** Runs `work`, which needs no lock. Nothing can end it early, and nothing has to: a drain waits for it. */
@@ -102,7 +150,6 @@ export class RunningHolds {
 class Patience implements AcquireOptions {
   readonly timeoutMs: number
   readonly onWanted?: () => void
-  readonly mayStay = true
   readonly #request: Waiter
   readonly #draining: AbortSignal
   #signal: AbortSignal | undefined

@@ -60,6 +60,7 @@ export class FileAppender implements Appender {
   #failedSync: unknown
   #isSuperseded = false
   #closing: Promise<void> | undefined
+  #stays = false
 
   constructor(parts: AppenderParts) {
     this.#parts = parts
@@ -72,6 +73,30 @@ export class FileAppender implements Appender {
 
   get rewound(): { readonly from: number; readonly to: number } | undefined {
     return this.#parts.rewound
+  }
+
+  /** Whether nobody writes by it now. */
+  get stays(): boolean {
+    return this.#stays
+  }
+
+  /** Only where nobody else can write meanwhile, and what was said by the last commit stands. */
+  stay(): boolean {
+    const { isReleased, state } = this.#slot
+    const isSound = this.#failedSync === undefined && !this.#isSuperseded
+    this.#stays = !this.#parts.isShared && isSound && isReleased && state === 'open'
+    return this.#stays
+  }
+
+  async goOn(): Promise<boolean> {
+    const { data, mark } = this.#parts
+    const { size, nlink } = await data.stat()
+    if (this.#isSuperseded || nlink === 0 || size < this.#slot.offset || !(await mark.isLinked()))
+      return false
+    this.#stays = false
+    // As an opening does: until the next commit nobody may take this writer for one that is done.
+    await this.#move({ isReleased: false })
+    return true
   }
 
   write(buffers: readonly Uint8Array[], position: number): Promise<void> {

@@ -130,10 +130,15 @@ export class FileBytes implements ByteStore {
     return this.#hold(await makeUpload(this.#making, head, this.#emptySlot(length)))
   }
 
-  async createEmpty(head: UploadHead, length: number | undefined): Promise<UploadRecord> {
+  async createEmpty(
+    head: UploadHead,
+    length: number | undefined,
+    keep?: (appender: Appender) => boolean,
+  ): Promise<UploadRecord> {
     const slot = { ...this.#emptySlot(length), isReleased: true }
     const isSynced = this.#durability === 'checkpoint' || this.#isOnNetwork
-    await makeAtRest(this.#making, head, slot, isSynced)
+    const appender = this.#hold(await makeAtRest(this.#making, head, slot, isSynced))
+    if (!keep || !appender.stay() || !keep(appender)) await appender.close()
     return recordOf(this.layout, head, slot)
   }
 
@@ -251,7 +256,7 @@ export class FileBytes implements ByteStore {
 
   /** Whether the last writer can write no more: it let go, is provably gone, or was this store and is done. */
   #isWriterDone(id: string, slot: Slot): boolean {
-    if (slot.writer === this.#writer) return !this.#writing.has(id)
+    if (slot.writer === this.#writer) return this.#writing.get(id)?.stays ?? true
     return slot.isReleased || isWriterGone(slot.writer)
   }
 

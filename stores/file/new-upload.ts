@@ -52,24 +52,25 @@ export async function makeUpload(
 }
 
 /**
- * Lets go of both at once; `slot` says so. What can not be synced stays, for others may have come upon it: it is to be
- * removed under its lock.
+ * Leaves both files open, though `slot` says that nobody writes to them. What can not be synced stays, for others may have
+ * come upon it: it is to be removed under its lock.
  */
 export async function makeAtRest(
   making: Making,
   head: UploadHead,
   slot: Slot,
   isSynced: boolean,
-): Promise<void> {
+): Promise<OpenUpload> {
   const { fileSystem, layout } = making
-  const { mark, data } = await makeUpload(making, head, slot)
+  const made = await makeUpload(making, head, slot)
+  if (!isSynced) return made
+  const { mark, data } = made
   try {
-    if (!isSynced) return
     await Promise.all([data.datasync(), mark.sync()])
     await syncNames(fileSystem, layout.folder(head.id), layout.directory)
+    return made
   } catch (error) {
-    throw asStoreError(error, 'sync a new upload')
-  } finally {
     await Promise.allSettled([mark.close(), data.close()])
+    throw asStoreError(error, 'sync a new upload')
   }
 }

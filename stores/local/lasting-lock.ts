@@ -9,13 +9,14 @@ export class LastingLock implements Lock {
   readonly fence: number
   readonly isTakeOver: boolean
   readonly lost = neverLost()
+  readonly mayStay = true
   #onWanted: (() => void) | undefined
-  #release: (() => void) | undefined
+  #release: ((how: 'unused' | undefined) => void) | undefined
 
   constructor(
     of: Pick<Lock, 'id' | 'fence' | 'isTakeOver'>,
     onWanted: (() => void) | undefined,
-    release: () => void,
+    release: (how: 'unused' | undefined) => void,
   ) {
     this.id = of.id
     this.fence = of.fence
@@ -28,10 +29,10 @@ export class LastingLock implements Lock {
     return this.#release !== undefined
   }
 
-  async release(): Promise<void> {
+  async release(how?: 'unused'): Promise<void> {
     const release = this.#release
     this.#release = undefined
-    release?.()
+    release?.(how)
   }
 
   /** Tells the holder, once. Not within the call that brought the wish: what the holder throws is not for who asks. */

@@ -60,16 +60,14 @@ export class LocalLocker implements Locker, TusLocker {
     return await this.#wait(holder, options, () => this.#give(id, options.onWanted))
   }
 
+  acquireAtOnce(id: string, onWanted: () => void): Lock | undefined {
+    return this.#closed || this.#held.has(id) ? undefined : this.#give(id, onWanted)
+  }
+
   async untilFree(id: string, options: WaitOptions): Promise<boolean> {
     if (this.#closed) throw lockError('unavailable')
     const holder = this.#held.get(id)
-    return holder !== undefined && (await this.#wait(holder, options, () => holder.isUnused !== true))
-  }
-
-  /** Its holder says that nobody used it when it was asked for, and is about to release it: so who gets it takes nothing over. */
-  wasUnused(id: string): void {
-    const holder = this.#held.get(id)
-    if (holder) holder.isUnused = true
+    return holder !== undefined && (await this.#wait(holder, options, () => !holder.isUnused))
   }
 
   /** The @tus/utils form of the same lock. */
@@ -81,13 +79,14 @@ export class LocalLocker implements Locker, TusLocker {
     this.#lastFence += 1
     const isTakeOver = performance.now() - (this.#askedAt.get(id) ?? Number.NEGATIVE_INFINITY) < rememberedMs
     const of = { id, fence: this.#lastFence, isTakeOver }
-    const lock: LocalLock = new LocalLock(of, onWanted, () => this.#released(lock))
+    const lock: LocalLock = new LocalLock(of, onWanted, (how) => this.#released(lock, how))
     this.#held.set(id, lock)
     return lock
   }
 
-  #released(lock: LocalLock): void {
+  #released(lock: LocalLock, how: 'unused' | undefined): void {
     this.#held.delete(lock.id)
+    lock.isUnused = how === 'unused'
     lock.waiter?.take()
   }
 
@@ -151,5 +150,5 @@ interface Waiter {
 
 class LocalLock extends LastingLock {
   waiter?: Waiter
-  isUnused?: boolean
+  isUnused = false
 }

@@ -52,8 +52,8 @@ class Turn implements AcquireOptions {
     return this.#waiting.signal
   }
 
-  end(): void {
-    void this.lock?.release()
+  end(how: 'unused' | undefined): void {
+    void this.lock?.release(how)
     this.#waiting?.abort()
   }
 }
@@ -74,7 +74,7 @@ export class LockPeer {
     // What a process wrote before it died may be read after its death was seen.
     if (this.#isGone) return
     for (const request of requests) {
-      if (request[0] === 'end') this.#end(request[1], request[2] === 'unused')
+      if (request[0] === 'end') this.#end(request[1], request[2])
       else void this.#take(request)
     }
   }
@@ -111,10 +111,9 @@ export class LockPeer {
     }
   }
 
-  #end(number: number, isUnused = false): void {
+  #end(number: number, how?: 'unused'): void {
     const turn = this.#turns.get(number)
     this.#turns.delete(number)
-    if (isUnused && turn?.lock) this.#locker.wasUnused(turn.lock.id)
-    turn?.end()
+    turn?.end(how)
   }
 }

@@ -2,13 +2,12 @@
  * One writer per upload, over all workers of one primary, which keeps the locks (LockServer).
  *
  * The one idea: a lock that is held here can not be lost. The primary gives it to nobody else before this process lets
- * go or has exited; so there is no lease, nothing is renewed, and `lost` never aborts. And what may stay stays here for a
- * while after its release: the next request of the same client needs no message then (KeptLocks).
+ * go or has exited; so there is no lease, nothing is renewed, and `lost` never aborts.
  */
 import type { AcquireOptions, Lock, LockErrorCode, Locker, WaitOptions } from '../contracts.ts'
 import { lockError, refuseAborted } from '../lock-error.ts'
 import { PassingMap } from '../passing.ts'
-import { KeptLock, KeptLocks } from './kept-locks.ts'
+import { LastingLock } from './lasting-lock.ts'
 import { Batch, type LockReply, type LockRequest } from './lock-messages.ts'
 
 /** A wish that was sent and is not answered yet. */
@@ -24,18 +23,16 @@ interface Waiting {
 export class WorkerLocker implements Locker {
   readonly #requests: Batch<LockRequest>
   readonly #waiting = new PassingMap<number, Waiting>()
-  readonly #held = new PassingMap<number, KeptLock>()
-  readonly #kept: KeptLocks
+  readonly #held = new PassingMap<number, LastingLock>()
   #lastTurn = 0
   #isClosed = false
 
   /** `send` takes requests to the primary, in order; its replies are given to `receive`. */
   constructor(send: (requests: readonly LockRequest[]) => void) {
     this.#requests = new Batch(send)
-    this.#kept = new KeptLocks((kept) => this.#end(kept))
   }
 
-  /** What this process holds, keeps or waits for. */
+  /** What this process holds or waits for. */
   get size(): number {
     return this.#waiting.size + this.#held.size
   }
@@ -51,34 +48,26 @@ export class WorkerLocker implements Locker {
   /** Ends every wait with `unavailable`. Locks that are held stay held until their holders release them. */
   async close(): Promise<void> {
     this.#isClosed = true
-    this.letGo()
     for (const waiting of [...this.#waiting.values()]) waiting.fail('unavailable')
   }
 
-  /** Gives back what is kept and not used. */
-  letGo(): void {
-    this.#kept.clear()
-  }
-
   async acquire(id: string, options: AcquireOptions): Promise<Lock> {
-    const kept = this.#isClosed ? undefined : this.#kept.take(id)
-    if (kept) return this.#lend(kept, options, false)
     let isWanted = false
     const onWanted = () => {
       isWanted = true
     }
     return this.#ask('acquire', id, options, onWanted, (turn, reply) => {
       const [, , fence, isTakeOver] = reply as Extract<LockReply, readonly ['held', ...unknown[]]>
-      const held = new KeptLock(turn, id, fence)
-      this.#held.set(turn, held)
-      const lock = this.#lend(held, options, isTakeOver)
-      if (isWanted) held.want()
+      const lock = new LastingLock({ id, fence, isTakeOver }, options.onWanted, (how) =>
+        this.#release(turn, how),
+      )
+      this.#held.set(turn, lock)
+      if (isWanted) lock.want()
       return lock
     })
   }
 
   async untilFree(id: string, options: WaitOptions): Promise<boolean> {
-    if (!this.#isClosed && this.#kept.has(id)) return false
     return this.#ask(
       'wait',
       id,
@@ -95,7 +84,7 @@ export class WorkerLocker implements Locker {
       const waiting = this.#waiting.get(turn)
       if (what === 'wanted') {
         if (waiting) waiting.want()
-        else this.#wanted(this.#held.get(turn))
+        else this.#held.get(turn)?.want()
       } else if (what === 'waiting') waiting?.hasToWait()
       else if (what === 'failed') waiting?.fail(reply[2])
       else waiting?.granted(reply)
@@ -141,21 +130,8 @@ export class WorkerLocker implements Locker {
     })
   }
 
-  #lend(held: KeptLock, { onWanted, mayStay = false }: AcquireOptions, isTakeOver: boolean): Lock {
-    return held.lend(onWanted, isTakeOver, () => {
-      if (this.#isClosed || !mayStay || !held.mayStay) this.#end(held)
-      else this.#kept.add(held)
-    })
-  }
-
-  #wanted(held: KeptLock | undefined): void {
-    if (held === undefined) return
-    if (this.#kept.take(held.id) === undefined) held.want()
-    else this.#end(held, 'unused')
-  }
-
-  #end({ turn }: KeptLock, unused?: 'unused'): void {
+  #release(turn: number, how: 'unused' | undefined): void {
     this.#held.delete(turn)
-    this.#requests.add(unused ? ['end', turn, unused] : ['end', turn])
+    this.#requests.add(how ? ['end', turn, how] : ['end', turn])
   }
 }

@@ -1,7 +1,7 @@
 import { MessageChannel } from 'node:worker_threads'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest'
+import type { Lock, Locker } from '../../stores/contracts.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
-import type { LockRequest } from '../../stores/local/lock-messages.ts'
 import type { LockPeer } from '../../stores/local/lock-server.ts'
 import { LockServer } from '../../stores/local/lock-server.ts'
 import { WorkerLocker } from '../../stores/local/worker-locker.ts'
@@ -17,42 +17,31 @@ describeLocker('LocalLocker', async () => {
 })
 
 /** A worker and its primary, with a channel between them that copies what is said, as between processes. */
-async function connectWorker(server: LockServer, heard: string[] = []) {
+async function connectWorker(server: LockServer) {
   const { port1, port2 } = new MessageChannel()
   const peer: LockPeer = server.connect((replies) => port1.postMessage(replies))
   const locker = new WorkerLocker((requests) => port2.postMessage(requests))
-  port1.on('message', (requests: readonly LockRequest[]) => {
-    for (const request of requests) heard.push(request[2] === 'unused' ? 'end unused' : request[0])
-    peer.receive(requests)
-  })
+  port1.on('message', (requests) => peer.receive(requests))
   port2.on('message', (replies) => locker.receive(replies))
   await locker.start()
   return { peer, locker, cut: () => port1.close() }
 }
 
-for (const mayStay of [false, true])
-  describeLocker(mayStay ? 'WorkerLocker, of locks that may stay' : 'WorkerLocker', async () => {
-    const server = new LockServer()
-    const workers = [await connectWorker(server), await connectWorker(server)] as const
-    for (const { locker } of workers) {
-      const acquire = locker.acquire.bind(locker)
-      locker.acquire = (id, options) => acquire(id, Object.assign(options, { mayStay }))
-    }
-    const [one, two] = workers
-    return {
-      servers: [one.locker, two.locker],
-      async remains() {
-        for (const { locker } of workers) locker.letGo()
-        return server.size + one.locker.size + two.locker.size
-      },
-      async stop() {
-        for (const { locker, cut } of workers) {
-          await locker.close()
-          cut()
-        }
-      },
-    }
-  })
+describeLocker('WorkerLocker', async () => {
+  const server = new LockServer()
+  const workers = [await connectWorker(server), await connectWorker(server)] as const
+  const [one, two] = workers
+  return {
+    servers: [one.locker, two.locker],
+    remains: async () => server.size + one.locker.size + two.locker.size,
+    async stop() {
+      for (const { locker, cut } of workers) {
+        await locker.close()
+        cut()
+      }
+    },
+  }
+})
 
 describe('a worker', () => {
   it('hears that what it was just given is wanted already', () => {
@@ -72,120 +61,56 @@ describe('a worker', () => {
   })
 })
 
-describe('a lock that may stay with a worker', () => {
-  const stay = { timeoutMs: 20_000, mayStay: true }
+describe.each(['LocalLocker', 'WorkerLocker'])('%s: a lock that nobody used when it was wanted', (name) => {
+  const wait = { timeoutMs: 20_000 }
 
-  /** Two workers, and what they say to the primary. */
-  async function start() {
+  /** Two lockers that share the locks. */
+  async function start(): Promise<[Locker, Locker]> {
+    if (name === 'LocalLocker') {
+      const locker = new LocalLocker()
+      return [locker, locker]
+    }
     const server = new LockServer()
-    const heard: string[] = []
-    const workers = [await connectWorker(server, heard), await connectWorker(server, heard)] as const
+    const workers = [await connectWorker(server), await connectWorker(server)] as const
     onTestFinished(() => {
       for (const { cut } of workers) cut()
     })
-    return { server, heard, one: workers[0].locker, two: workers[1].locker }
+    return [workers[0].locker, workers[1].locker]
   }
 
-  it('is lent again without a word, with fences that grow, and is free for questions', async () => {
-    const { heard, one, two } = await start()
-    const fences: number[] = []
-    for (let n = 0; n < 3; n++) {
-      const lock = await one.acquire('u', stay)
-      fences.push(lock.fence)
-      expect(lock.isTakeOver).toBe(false)
-      await lock.release()
-      await lock.release()
-      expect(await one.untilFree('u', stay)).toBe(false)
-    }
-    expect(heard).toEqual(['acquire'])
-    fences.push((await two.acquire('u', stay)).fence)
-    expect(fences).toEqual([...new Set(fences)].toSorted((a, b) => a - b))
+  /** Is given up, unused, as soon as somebody wants it. */
+  async function keep(locker: Locker) {
+    const lock: Lock = await locker.acquire('u', { ...wait, onWanted: () => void lock.release('unused') })
+    return lock
+  }
+
+  it('is not taken over by whoever gets it, however short his patience, nor by the next', async () => {
+    const [one, two] = await start()
+    const kept = await keep(one)
+    const lock = await two.acquire('u', { timeoutMs: name === 'LocalLocker' ? 100 : 0 })
+    expect([kept.isHeld(), lock.isTakeOver, lock.fence > kept.fence]).toEqual([false, false, true])
+    await lock.release()
+    const next = await two.acquire('u', wait)
+    expect(next.isTakeOver).toBe(false)
+    await next.release()
   })
 
-  it('goes to another worker at once, which takes nothing over; nobody had to be waited for', async () => {
-    const { heard, one, two } = await start()
-    await (await one.acquire('u', stay)).release()
-    expect(await two.untilFree('u', { timeoutMs: 0 })).toBe(false)
-    await (await one.acquire('u', stay)).release()
-    const lock = await two.acquire('u', { timeoutMs: 0, mayStay: true })
-    expect(lock.isTakeOver).toBe(false)
-    await lock.release()
-    expect((await one.acquire('u', stay)).isTakeOver).toBe(false)
-    expect(heard).toEqual([
-      'acquire',
-      'wait',
-      'end unused',
-      'acquire',
-      'acquire',
-      'end unused',
-      'acquire',
-      'end unused',
-    ])
+  it('was free for who only asks', async () => {
+    const [one, two] = await start()
+    await keep(one)
+    expect(await two.untilFree('u', wait)).toBe(false)
+    expect((await two.acquire('u', wait)).isTakeOver).toBe(false)
   })
 
   it('does not hide that somebody was asked within the last second', async () => {
-    const { one, two } = await start()
+    const [one, two] = await start()
     const wanted = vi.fn()
-    const first = await one.acquire('u', { ...stay, onWanted: wanted })
-    const second = two.acquire('u', stay)
+    const first = await one.acquire('u', { ...wait, onWanted: wanted })
+    const second = two.acquire('u', { ...wait, onWanted: () => void second.then((l) => l.release('unused')) })
     await expect.poll(() => wanted.mock.calls.length).toBe(1)
     await first.release()
     expect((await second).isTakeOver).toBe(true)
-    await (await second).release()
-    const third = await one.acquire('u', stay)
-    expect(third.isTakeOver).toBe(true)
-  })
-
-  it('is given back at its release when somebody else wants it', async () => {
-    const { server, one, two } = await start()
-    const wanted = vi.fn()
-    const lock = await one.acquire('u', { ...stay, onWanted: wanted })
-    const next = two.acquire('u', stay)
-    await expect.poll(() => wanted.mock.calls.length).toBe(1)
-    await lock.release()
-    expect((await next).isHeld()).toBe(true)
-    expect([server.size, one.size]).toEqual([1, 0])
-  })
-
-  it('is wanted also by a second request of the same worker', async () => {
-    const { one } = await start()
-    await (await one.acquire('u', stay)).release()
-    const wanted = vi.fn()
-    const lock = await one.acquire('u', { ...stay, onWanted: wanted })
-    const next = one.acquire('u', stay)
-    await expect.poll(() => wanted.mock.calls.length).toBe(1)
-    await lock.release()
-    expect((await next).isTakeOver).toBe(true)
-  })
-
-  it('does not stay for long, nor with many others, nor in a worker that is closed', async () => {
-    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
-    onTestFinished(() => void vi.useRealTimers())
-    const { server, one } = await start()
-    await (await one.acquire('u', stay)).release()
-    vi.advanceTimersByTime(2_000)
-    await (await one.acquire('u', stay)).release()
-    vi.advanceTimersByTime(2_000)
-    expect(one.size).toBe(1)
-    vi.advanceTimersByTime(2_000)
-    expect([one.size, vi.getTimerCount()]).toEqual([0, 0])
-    await expect.poll(() => server.size).toBe(0)
-    for (let n = 0; n < 3_000; n++) await (await one.acquire(`u${n}`, stay)).release()
-    expect(one.size).toBeLessThanOrEqual(2_000)
-    await one.close()
-    expect([one.size, vi.getTimerCount()]).toEqual([0, 0])
-    await expect.poll(() => server.size).toBe(0)
-  })
-
-  it('is free when its worker has exited', async () => {
-    const server = new LockServer()
-    const [dead, alive] = [await connectWorker(server), await connectWorker(server)]
-    await (await dead.locker.acquire('u', stay)).release()
-    const waiting = alive.locker.acquire('u', stay)
-    dead.cut()
-    dead.peer.gone()
-    expect((await waiting).isHeld()).toBe(true)
-    alive.cut()
+    expect((await one.acquire('u', wait)).isTakeOver).toBe(true)
   })
 })
 

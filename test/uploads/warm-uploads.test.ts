@@ -1,0 +1,222 @@
+// Uploads that stay open between the requests of one client, in a folder that nobody else writes to.
+
+import { readdir, readlink, rm, truncate } from 'node:fs/promises'
+import path from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { expect, it, onTestFinished, vi } from 'vitest'
+import type { UploadEngine } from '../../server/uploads/engine.ts'
+import type { UploadRecord } from '../../stores/contracts.ts'
+import { FileBytes } from '../../stores/file/file-bytes.ts'
+import { LocalLocker } from '../../stores/local/local-locker.ts'
+import { createUpload, openBody, request, startEngine } from '../support/engine.ts'
+import { temporaryFolder } from '../support/folder.ts'
+
+async function start(parts: Parameters<typeof startEngine>[1] = {}) {
+  const directory = await temporaryFolder()
+  const bytes = new FileBytes({ directory, durability: 'none', isShared: false })
+  const locker = new LocalLocker()
+  const { engine } = await startEngine(directory, { bytes, locker, ...parts })
+  const open = vi.spyOn(bytes, 'open')
+  const look = vi.spyOn(bytes, 'look')
+  return { directory, engine, bytes, locker, open, look }
+}
+
+/** What an append is answered, in a few words. */
+async function append(engine: UploadEngine, id: string, offset: number, body: string): Promise<string> {
+  const command = { do: 'append', id, offset, length: undefined, checksum: undefined } as const
+  const outcome = await engine.append({ ...command, contentLength: body.length }, request(body))
+  if (outcome.is === 'refused') return String(outcome.refusal.status)
+  return outcome.is === 'appended' ? `${outcome.record.mark.state} ${outcome.record.mark.offset}` : outcome.is
+}
+
+async function text(bytes: FileBytes, id: string): Promise<string> {
+  const record = (await bytes.look(id)) as UploadRecord
+  const stream = await bytes.read(record, 0, record.mark.offset)
+  return Buffer.concat(await stream.toArray()).toString()
+}
+
+/** Files of a folder that this process has open, but for those of its database. */
+async function openFilesIn(directory: string): Promise<string[]> {
+  const fds = await readdir('/proc/self/fd')
+  const files = await Promise.all(fds.map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => '')))
+  return files.filter((file) => file.startsWith(directory) && !file.includes('.tidemark'))
+}
+
+it('one that is sent in pieces is opened once, and looked for once', async () => {
+  const { engine, bytes, open, look, locker } = await start()
+  const id = await createUpload(engine, 8)
+  for (const offset of [0, 2, 4]) expect(await append(engine, id, offset, 'ab')).toBe(`open ${offset + 2}`)
+  expect([open.mock.calls.length, look.mock.calls.length, locker.size]).toEqual([1, 1, 1])
+  expect((await bytes.look(id))?.mark.offset).toBe(6)
+  expect(await append(engine, id, 6, 'ab')).toBe('finished 8')
+  expect([open.mock.calls.length, locker.size]).toEqual([1, 0])
+  expect(await text(bytes, id)).toBe('abababab')
+})
+
+it('its mark says on disk what was answered, and that its writer has let go', async () => {
+  const { engine, directory } = await start()
+  const id = await createUpload(engine, 8)
+  await append(engine, id, 0, 'ab')
+  await append(engine, id, 2, 'ab')
+  // Another store, as of a process that comes after this one was killed.
+  const other = new FileBytes({ directory, durability: 'none' })
+  const appender = (await other.open(id))!
+  expect(appender.record.mark).toMatchObject({ offset: 4, generation: 0 })
+  await appender.close()
+})
+
+it('what does not fit is refused as ever, and then it is not open any more', async () => {
+  const { engine, directory, locker } = await start()
+  const id = await createUpload(engine, 8)
+  await append(engine, id, 0, 'ab')
+  expect(await append(engine, id, 1, 'ab')).toBe('409')
+  expect(await append(engine, id, 2, 'abcdefghi')).toBe('413')
+  expect(await append(engine, id, 2, 'ab')).toBe('open 4')
+  expect(await openFilesIn(directory)).toHaveLength(2)
+  const other = { ...request('ab'), asker: { owner: 'other', seesAll: false } }
+  const command = {
+    do: 'append',
+    id,
+    offset: 4,
+    length: undefined,
+    checksum: undefined,
+    contentLength: 2,
+  } as const
+  expect(await engine.append(command, other)).toMatchObject({ is: 'refused', refusal: { status: 404 } })
+  expect(await append(engine, id, 4, 'ab')).toBe('open 6')
+  expect(locker.size).toBe(1)
+})
+
+it('a question is answered, and it stays open', async () => {
+  const { engine, open } = await start()
+  const id = await createUpload(engine, 8)
+  await append(engine, id, 0, 'abc')
+  expect(await engine.offset(id, request())).toMatchObject({ is: 'offset', record: { mark: { offset: 3 } } })
+  expect(await append(engine, id, 3, 'd')).toBe('open 4')
+  expect(open).toHaveBeenCalledOnce()
+})
+
+it('whoever else wants its lock has it at once, and takes nothing over', async () => {
+  const { engine, directory, locker, open } = await start()
+  const id = await createUpload(engine, 8)
+  await append(engine, id, 0, 'abc')
+  const lock = await locker.acquire(id, { timeoutMs: 1000 })
+  expect(lock.isTakeOver).toBe(false)
+  expect(await openFilesIn(directory)).toEqual([])
+  const waiting = append(engine, id, 3, 'd')
+  await lock.release()
+  expect(await waiting).toBe('open 4')
+  expect(open).toHaveBeenCalledTimes(2)
+})
+
+it('it can be terminated, and nothing of it is left', async () => {
+  const { engine, directory, locker } = await start()
+  const id = await createUpload(engine, 8)
+  await append(engine, id, 0, 'abc')
+  expect(await engine.terminate(id, request())).toMatchObject({ is: 'terminated' })
+  expect([locker.size, await openFilesIn(directory)]).toEqual([0, []])
+  expect((await readdir(directory)).filter((name) => name !== '.tidemark')).toEqual([])
+  expect(await append(engine, id, 3, 'd')).toBe('404')
+})
+
+it('it expires', async () => {
+  const { engine } = await start({ settings: { expiry: { afterMs: 1000, mode: 'sliding' } } })
+  const id = await createUpload(engine, 8)
+  await append(engine, id, 0, 'abc')
+  expect(await engine.expire(id, Date.now() + 5000)).toBe(true)
+  expect(await append(engine, id, 3, 'd')).toBe('404')
+})
+
+it('of several requests at a time one goes on at once, and no byte is mixed', async () => {
+  const { engine, bytes } = await start()
+  const id = await createUpload(engine, 300)
+  await append(engine, id, 0, 'x')
+  let offset = 1
+  while (offset < 300) {
+    const answers = await Promise.all(['a', 'b', 'c'].map((body) => append(engine, id, offset, body)))
+    const taken = answers.filter((answer) => /^(open|finished)/.test(answer))
+    expect(taken.length, answers.join()).toBeGreaterThan(0)
+    expect(taken).toHaveLength(1)
+    offset++
+  }
+  expect(await text(bytes, id)).toMatch(/^x[abc]{299}$/)
+})
+
+it('bytes that its storage lost are noticed, and it is gone when its files are', async () => {
+  const { engine, bytes, directory } = await start()
+  const id = await createUpload(engine, 8)
+  await append(engine, id, 0, 'abcd')
+  await truncate(path.join(directory, id), 2)
+  expect(await append(engine, id, 4, 'ef')).toBe('409')
+  expect((await bytes.look(id))?.mark.offset).toBe(2)
+  expect(await append(engine, id, 2, 'CD')).toBe('open 4')
+  for (const name of await readdir(directory)) if (name !== '.tidemark') await rm(path.join(directory, name))
+  expect(await append(engine, id, 4, 'ef')).toBe('404')
+})
+
+it('a mark that can not be written on is told, and nothing stays', async () => {
+  const { engine, bytes, directory, locker } = await start()
+  const id = await createUpload(engine, 8)
+  await append(engine, id, 0, 'abcd')
+  const { MarkFile } = await import('../../stores/file/mark-file.ts')
+  const write = vi
+    .spyOn(MarkFile.prototype, 'write')
+    .mockRejectedValue(Object.assign(new Error('no space'), { code: 'ENOSPC' }))
+  onTestFinished(() => write.mockRestore())
+  expect(await append(engine, id, 4, 'ef')).toBe('507')
+  expect([locker.size, await openFilesIn(directory)]).toEqual([0, []])
+  write.mockRestore()
+  expect(await append(engine, id, 4, 'ef')).toBe('open 6')
+  expect(await text(bytes, id)).toBe('abcdef')
+})
+
+it('one whose body was cut off is let go of', async () => {
+  const { engine, directory, locker } = await start()
+  const id = await createUpload(engine, 8)
+  await append(engine, id, 0, 'a')
+  const body = openBody('bc')
+  const cut = request(body)
+  const command = {
+    do: 'append',
+    id,
+    offset: 1,
+    length: undefined,
+    checksum: undefined,
+    contentLength: 7,
+  } as const
+  setTimeout(() => body.destroy(), 20)
+  await engine.append(command, cut)
+  expect([locker.size, await openFilesIn(directory)]).toEqual([0, []])
+})
+
+it('so many stay open and no more, for some seconds, and none in a server that is stopped', async () => {
+  vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+  onTestFinished(() => void vi.useRealTimers())
+  const { engine, directory, locker } = await start()
+  const ids: string[] = []
+  for (let n = 0; n < 600; n++) {
+    const id = await createUpload(engine, 8)
+    await append(engine, id, 0, 'a')
+    ids.push(id)
+  }
+  expect(locker.size).toBeLessThanOrEqual(512)
+  expect(locker.size).toBeGreaterThanOrEqual(256)
+  vi.advanceTimersByTime(2_000)
+  vi.advanceTimersByTime(2_000)
+  await expect.poll(() => locker.size).toBe(0)
+  expect(await openFilesIn(directory)).toEqual([])
+  await append(engine, ids[0]!, 1, 'b')
+  expect(locker.size).toBe(1)
+  await engine.drain()
+  expect([locker.size, await openFilesIn(directory)]).toEqual([0, []])
+  await delay(0)
+})
+
+it('nothing stays open in a folder that others write to', async () => {
+  const directory = await temporaryFolder()
+  const locker = new LocalLocker()
+  const { engine } = await startEngine(directory, { locker })
+  const id = await createUpload(engine, 8)
+  await append(engine, id, 0, 'a')
+  expect([locker.size, await openFilesIn(directory)]).toEqual([0, []])
+})
