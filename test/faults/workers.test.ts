@@ -101,6 +101,50 @@ describe('workers', () => {
     120_000,
   )
 
+  it('pass on an upload that stays open with one of them, piece by piece, and nobody has to ask twice', async () => {
+    const fleet = await startWorkers()
+    const url = fleet.urls[0]!
+    const [pieces, bytes, seed] = [40, 4 * KiB, 'by turns']
+    const headers = { 'Upload-Length': pieces * bytes }
+    const created = await send('POST', `${url}/files/`, { headers })
+    const path = new URL((created as { location: string }).location).pathname
+    for (let offset = 0; offset < pieces * bytes; offset += bytes) {
+      const ended = await send('PATCH', url + path, {
+        headers: {
+          'Upload-Offset': offset,
+          'Content-Type': 'application/offset+octet-stream',
+          'Content-Length': bytes,
+        },
+        body: [contentOf(seed, offset, offset + bytes)],
+      })
+      expect(ended).toMatchObject({ status: 204, offset: offset + bytes })
+      if (offset % (3 * bytes) === 0)
+        expect(await send('HEAD', url + path)).toMatchObject({ status: 200, offset: offset + bytes })
+    }
+    const id = path.slice(path.lastIndexOf('/') + 1)
+    await expectAllWell(fleet, [{ id, path, bytes: pieces * bytes, seed }])
+    const patches = said(fleet, 'request').filter(({ method }) => method === 'PATCH')
+    expect([...new Set(patches.map(({ worker }) => worker))].toSorted()).toEqual([1, 2])
+    expect(existsSync(`${fleet.folder}/.${id}.1.mark`)).toBe(false)
+  }, 60_000)
+
+  it('that are killed between the pieces of uploads lose nothing', async () => {
+    const fleet = await startWorkers()
+    const random = chance('killed between pieces')
+    const parts = [0.2, 0.4, 0.6]
+    const done = await uploadMany(fleet, 'killed between pieces', {
+      ...{ uploads: 12, bytes: MiB, patchBytes: [4 * KiB, 48 * KiB], bytesPerSecond: 0 },
+      faults: parts.map((part, times) => [
+        part,
+        async () => {
+          fleet.signalWorker(random.pick(fleet.workersOf(0)), 'SIGKILL')
+          await listening(fleet, times + 1)
+        },
+      ]),
+    })
+    await expectAllWell(fleet, done)
+  }, 120_000)
+
   it('that are stopped are killed by their primary, and their uploads go on', async () => {
     const fleet = await startWorkers()
     const done = await uploadMany(fleet, 'stopped worker', {

@@ -5,7 +5,7 @@ import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { expect, it, onTestFinished, vi } from 'vitest'
 import type { UploadEngine } from '../../server/uploads/engine.ts'
-import type { UploadRecord } from '../../stores/contracts.ts'
+import { type Lock, StoreError, type UploadRecord } from '../../stores/contracts.ts'
 import { FileBytes } from '../../stores/file/file-bytes.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
 import { createUpload, openBody, request, startEngine } from '../support/engine.ts'
@@ -210,6 +210,39 @@ it('so many stay open and no more, for some seconds, and none in a server that i
   await engine.drain()
   expect([locker.size, await openFilesIn(directory)]).toEqual([0, []])
   await delay(0)
+})
+
+it('a new one is open for its first bytes', async () => {
+  const { engine, bytes, directory, open, locker } = await start({ audiences: [] })
+  const id = await createUpload(engine, 4)
+  expect([locker.size, (await openFilesIn(directory)).length]).toEqual([1, 2])
+  expect(await append(engine, id, 0, 'abcd')).toBe('finished 4')
+  expect([locker.size, await openFilesIn(directory), open.mock.calls]).toEqual([0, [], []])
+  expect(await text(bytes, id)).toBe('abcd')
+})
+
+it('a new one that could not be made is held by nobody', async () => {
+  const { engine, bytes, directory, locker } = await start({ audiences: [] })
+  vi.spyOn(bytes, 'createEmpty').mockRejectedValueOnce(new StoreError('full', 'no room'))
+  await expect(createUpload(engine, 4)).rejects.toThrow('refused')
+  expect([locker.size, await openFilesIn(directory)]).toEqual([0, []])
+  expect(await engine.records!.recent(9)).toEqual([])
+})
+
+it('a new one that somebody wants while it is made is let go of', async () => {
+  const { engine, bytes, directory, locker } = await start({ audiences: [] })
+  const make = bytes.createEmpty.bind(bytes)
+  let wanted: Promise<Lock> | undefined
+  vi.spyOn(bytes, 'createEmpty').mockImplementationOnce(async (head, length, keep) => {
+    wanted = locker.acquire(head.id, { timeoutMs: 1000 })
+    await delay(5)
+    return make(head, length, keep)
+  })
+  const id = await createUpload(engine, 4)
+  const lock = (await wanted)!
+  expect([lock.isHeld(), lock.isTakeOver, await openFilesIn(directory)]).toEqual([true, false, []])
+  await lock.release()
+  expect(await append(engine, id, 0, 'abcd')).toBe('finished 4')
 })
 
 it('nothing stays open in a folder that others write to', async () => {
