@@ -12,7 +12,7 @@ import {
 } from '../../stores/contracts.ts'
 import type { Meter } from '../../stores/meter.ts'
 import type { CreateCommand } from '../protocol/messages.ts'
-import type { EngineEvent } from './hold.ts'
+import type { EngineEvent } from './engine-event.ts'
 import type { Lifetime } from './lifetime.ts'
 import type { Quotas } from './quotas.ts'
 import { newRecord } from './rules.ts'

@@ -3,7 +3,7 @@ import type { ByteStore, Locker, Now, RecordStore } from '../../stores/contracts
 import type { Meter } from '../../stores/meter.ts'
 import type { Refusal } from '../errors.ts'
 import type { Audience } from './audience.ts'
-import type { EngineEvent } from './hold.ts'
+import type { EngineEvent } from './engine-event.ts'
 import type { InstantScope } from './instant.ts'
 import type { Pulse } from './pulse.ts'
 import type { Quotas } from './quotas.ts'

@@ -8,32 +8,20 @@ import { StoreError } from '../../stores/contracts.ts'
 import type { Meter } from '../../stores/meter.ts'
 import { Refusal } from '../errors.ts'
 import type { ExpectedChecksum } from '../protocol/messages.ts'
-import type { TellerEvent } from './audience.ts'
 import { type Ended, Receiver, type ReceiverOptions, type StopReason } from './byte-path.ts'
 import { type RunningDigest, startDigest } from './digest.ts'
 import type { EngineSettings } from './engine.ts'
+import type { EngineEvent } from './engine-event.ts'
 import { type Filled, type FillPlan, lengthOf, mayReachEnd } from './fill-plan.ts'
 import { bodyAtHand, digestsOf, takeBody, writeWithin } from './intake.ts'
 import { isPart } from './kin.ts'
 import type { Pulse } from './pulse.ts'
 import type { QuotaRoom } from './quota-room.ts'
-import type { QuotaEvent, Quotas } from './quotas.ts'
+import type { Quotas } from './quotas.ts'
 import { expiresAt } from './rules.ts'
 import type { Teller } from './teller.ts'
 import type { UploadRequest } from './upload-request.ts'
 import type { WholeHash, WholeHashes } from './whole-hash.ts'
-
-/** What an operator should know. */
-export type EngineEvent =
-  | { readonly is: 'rewound'; readonly id: string; readonly from: number; readonly to: number }
-  | { readonly is: 'displaced'; readonly id: string; readonly offset: number }
-  | { readonly is: 'record-failed'; readonly id: string; readonly error: unknown }
-  | { readonly is: 'instant-failed'; readonly id: string; readonly error: unknown }
-  | { readonly is: 'left-behind'; readonly id: string; readonly error: unknown }
-  | { readonly is: 'assembly-failed'; readonly id: string; readonly error: unknown }
-  | { readonly is: 'sweep-failed'; readonly error: unknown }
-  | QuotaEvent
-  | TellerEvent
 
 /** What holds share: the parts of the engine that they need. */
 export interface HoldContext {
@@ -74,6 +62,7 @@ export class UploadHold {
   #stayed: Appender | undefined
   /** Whether all that came was committed, and nothing more is written. */
   #isAtRest = false
+  /** Whether its files are left open for the next request. */
   #stays = false
 
   constructor(context: HoldContext, id: string) {
@@ -204,8 +193,9 @@ export class UploadHold {
 
   /** Lets go of files and lock, unless `keep` takes them for the next request. Never throws. */
   async release(keep?: (appender: Appender) => boolean): Promise<void> {
-    const appender = this.#isAtRest && !this.#context.quotas ? this.#appender : undefined
-    this.#stays = keep !== undefined && appender?.stay?.() === true
+    const appender = this.#appender
+    const mayStay = keep !== undefined && this.#isAtRest && this.#lock?.mayStay && !this.#context.quotas
+    this.#stays = mayStay === true && appender?.stay?.() === true
     await this.close()
     const lock = this.#lock
     if (lock === undefined) return

@@ -61,6 +61,7 @@ export class FileAppender implements Appender {
   #isSuperseded = false
   #closing: Promise<void> | undefined
   #stays = false
+  #hasStayed = false
 
   constructor(parts: AppenderParts) {
     this.#parts = parts
@@ -72,7 +73,7 @@ export class FileAppender implements Appender {
   }
 
   get rewound(): { readonly from: number; readonly to: number } | undefined {
-    return this.#parts.rewound
+    return this.#hasStayed ? undefined : this.#parts.rewound
   }
 
   /** Whether nobody writes by it now. */
@@ -85,6 +86,7 @@ export class FileAppender implements Appender {
     const { isReleased, state } = this.#slot
     const isSound = this.#failedSync === undefined && !this.#isSuperseded
     this.#stays = !this.#parts.isShared && isSound && isReleased && state === 'open'
+    this.#hasStayed ||= this.#stays
     return this.#stays
   }
 
