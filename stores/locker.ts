@@ -55,7 +55,7 @@ export interface Lock {
   readonly mayStay?: boolean
   /**
    * Gives the lock up; safe to call twice. Never throws: a lock that cannot be given back ends with its lease. `unused`: no
-   * request had it when it was wanted, so whoever gets it takes nothing over and did not have to wait.
+   * request had it when it was wanted, so whoever gets it takes nothing over.
    */
   release(how?: 'unused'): Promise<void>
   /**

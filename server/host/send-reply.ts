@@ -50,7 +50,7 @@ export async function sendReply(
   }
   // Also because what came in one piece with the head is read in the same turn, and may be read after this.
   await endOfTurn()
-  if (res.destroyed) return
+  if (res.destroyed || res.headersSent) return
   const isUnread = !req.complete
   const text = status === 204 || status === 304 || req.method === 'HEAD' ? undefined : (body ?? '')
   const head: OutgoingHttpHeaders = Object.assign({}, headers)

@@ -53,14 +53,15 @@ export class RunningHolds {
   }
 
   /** Runs `work` as the one holder of an upload; lets go of everything whatever happens. */
-  async holding(id: string, request: UploadRequest, work: Work): Promise<Outcome> {
-    await this.#warm.take(id)?.end()
+  holding(id: string, request: UploadRequest, work: Work): Promise<Outcome> {
     return this.#holding(id, request, work)
   }
 
   /** The same for work that may go on where another request stopped, and leaves it open for the next one. */
   appending(id: string, request: UploadRequest, work: Work): Promise<Outcome> {
-    return this.#holding(id, request, work, (grip, appender) => this.#warm.keep(grip, appender))
+    const keep = (grip: Grip, appender: Appender) => this.#warm.keep(grip, appender)
+    // A locker of its own may not be that of the next request.
+    return this.#holding(id, request, work, request.locker === undefined ? keep : undefined)
   }
 
   /**
@@ -97,7 +98,9 @@ export class RunningHolds {
     const askedAt = performance.now()
     let grip: Grip | undefined
     try {
-      grip = this.#warm.take(id) ?? (await this.#acquire(id, hold, request))
+      const warm = this.#warm.take(id)
+      if (!keep) await warm?.end()
+      grip = (keep && warm) ?? (await this.#acquire(id, hold, request))
       const stayed = grip.give(hold)
       const { lock } = grip
       meter.locked(performance.now() - askedAt, lock.isTakeOver && stayed === undefined)

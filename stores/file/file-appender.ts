@@ -84,8 +84,10 @@ export class FileAppender implements Appender {
   /** Only where nobody else can write meanwhile, and what was said by the last commit stands. */
   stay(): boolean {
     const { isReleased, state } = this.#slot
+    // Files on a network file system are not closed while they are not used.
+    const isAlone = !this.#parts.isShared && !this.#parts.isOnNetwork
     const isSound = this.#failedSync === undefined && !this.#isSuperseded
-    this.#stays = !this.#parts.isShared && isSound && isReleased && state === 'open'
+    this.#stays = isAlone && isSound && isReleased && state === 'open'
     this.#hasStayed ||= this.#stays
     return this.#stays
   }

@@ -95,9 +95,10 @@ export class LmdbRecords implements RecordStore {
   #putAll(copies: Iterable<Copy>): Promise<void> {
     return this.#environment.change((databases) => {
       for (const copy of copies) {
-        // Another process may have removed it meanwhile; in this one that drops the copy.
-        if (this.#isShared && databases.records.get(copy.record.head.id) === undefined) continue
-        putInto(databases, copy)
+        const { id, createdAt } = copy.record.head
+        const old = databases.records.get(id)
+        // Another process may have removed it meanwhile, and made it anew; in this one that drops the copy.
+        if (old ? old.record.head.createdAt === createdAt : !this.#isShared) putInto(databases, copy)
       }
     })
   }

@@ -67,7 +67,7 @@ export class LocalLocker implements Locker, TusLocker {
   async untilFree(id: string, options: WaitOptions): Promise<boolean> {
     if (this.#closed) throw lockError('unavailable')
     const holder = this.#held.get(id)
-    return holder !== undefined && (await this.#wait(holder, options, () => !holder.isUnused))
+    return holder !== undefined && (await this.#wait(holder, options, () => true))
   }
 
   /** The @tus/utils form of the same lock. */

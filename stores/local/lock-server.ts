@@ -11,7 +11,8 @@ import { LocalLocker } from './local-locker.ts'
 import { Batch, type LockReply, type LockRequest } from './lock-messages.ts'
 
 /**
- * A process may have kept what it does not use: it gets this long to say so, however short the patience of who asks is.
+ * A process may have kept what it does not use: it gets this long to say so, however short the patience of who waits is. Who
+ * does not wait at all asks for no upload, and other things are not kept.
  */
 const leastPatienceMs = 100
 
@@ -38,7 +39,7 @@ class Turn implements AcquireOptions {
   #waiting: AbortController | undefined
 
   constructor(timeoutMs: number, onWait: () => void, onWanted: () => void) {
-    this.timeoutMs = Math.max(timeoutMs, leastPatienceMs)
+    this.timeoutMs = timeoutMs > 0 ? Math.max(timeoutMs, leastPatienceMs) : 0
     this.#onWait = onWait
     this.onWanted = onWanted
   }

@@ -20,6 +20,8 @@ interface Waiting {
   hasToWait(): void
 }
 
+type HeldReply = Extract<LockReply, readonly ['held', ...unknown[]]>
+
 export class WorkerLocker implements Locker {
   readonly #requests: Batch<LockRequest>
   readonly #waiting = new PassingMap<number, Waiting>()
@@ -56,15 +58,18 @@ export class WorkerLocker implements Locker {
     const onWanted = () => {
       isWanted = true
     }
-    return this.#ask('acquire', id, options, onWanted, (turn, reply) => {
-      const [, , fence, isTakeOver] = reply as Extract<LockReply, readonly ['held', ...unknown[]]>
-      const lock = new LastingLock({ id, fence, isTakeOver }, options.onWanted, (how) =>
-        this.#release(turn, how),
-      )
-      this.#held.set(turn, lock)
+    return this.#ask('acquire', id, options, onWanted, (_turn, reply) => {
+      const lock = this.#hold(id, reply as HeldReply, options.onWanted)
       if (isWanted) lock.want()
       return lock
     })
+  }
+
+  /** By itself, so that a lock which is kept for long does not keep the request that asked for it. */
+  #hold(id: string, [, turn, fence, isTakeOver]: HeldReply, onWanted: (() => void) | undefined): LastingLock {
+    const lock = new LastingLock({ id, fence, isTakeOver }, onWanted, (how) => this.#release(turn, how))
+    this.#held.set(turn, lock)
+    return lock
   }
 
   async untilFree(id: string, options: WaitOptions): Promise<boolean> {

@@ -1,6 +1,6 @@
 import { MessageChannel } from 'node:worker_threads'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest'
-import type { Lock, Locker } from '../../stores/contracts.ts'
+import type { Lock, LockError, Locker } from '../../stores/contracts.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
 import type { LockPeer } from '../../stores/local/lock-server.ts'
 import { LockServer } from '../../stores/local/lock-server.ts'
@@ -44,6 +44,17 @@ describeLocker('WorkerLocker', async () => {
 })
 
 describe('a worker', () => {
+  it('that does not want to wait has no lock of another one, and is not kept waiting', async () => {
+    const server = new LockServer()
+    const [one, two] = [await connectWorker(server), await connectWorker(server)]
+    const lock = await one.locker.acquire('round', { timeoutMs: 0 })
+    const asked = two.locker.acquire('round', { timeoutMs: 0 }).catch((error: LockError) => error.code)
+    setTimeout(() => void lock.release(), 50)
+    expect(await asked).toBe('timeout')
+    expect(lock.isHeld()).toBe(true)
+    for (const { cut } of [one, two]) cut()
+  })
+
   it('hears that what it was just given is wanted already', () => {
     const said: unknown[] = []
     const locker = new WorkerLocker((requests) => said.push(...requests))
@@ -87,7 +98,7 @@ describe.each(['LocalLocker', 'WorkerLocker'])('%s: a lock that nobody used when
   it('is not taken over by whoever gets it, however short his patience, nor by the next', async () => {
     const [one, two] = await start()
     const kept = await keep(one)
-    const lock = await two.acquire('u', { timeoutMs: name === 'LocalLocker' ? 100 : 0 })
+    const lock = await two.acquire('u', { timeoutMs: name === 'LocalLocker' ? 100 : 1 })
     expect([kept.isHeld(), lock.isTakeOver, lock.fence > kept.fence]).toEqual([false, false, true])
     await lock.release()
     const next = await two.acquire('u', wait)
@@ -95,10 +106,10 @@ describe.each(['LocalLocker', 'WorkerLocker'])('%s: a lock that nobody used when
     await next.release()
   })
 
-  it('was free for who only asks', async () => {
+  it('is free at once for who only asks, and who looks once more', async () => {
     const [one, two] = await start()
     await keep(one)
-    expect(await two.untilFree('u', wait)).toBe(false)
+    expect(await two.untilFree('u', wait)).toBe(true)
     expect((await two.acquire('u', wait)).isTakeOver).toBe(false)
   })
 

@@ -144,6 +144,19 @@ describe('LmdbRecords', () => {
       await other.close()
     })
 
+    it('is not taken for a copy of an upload that has the same id, and was made later', async () => {
+      const { records, directory } = await start(aloneWithIt)
+      const other = new LmdbRecords({ directory, isExamined: true, turns: aloneWithIt })
+      await other.start()
+      await records.put(record('u', { sequence: 49 }, 1000))
+      const soon = records.putSoon(record('u', { sequence: 50 }, 1000))
+      await other.remove('u')
+      await other.put(record('u', { sequence: 1 }, 2000))
+      await soon
+      expect(await other.get('u')).toEqual(record('u', { sequence: 1 }, 2000))
+      await other.close()
+    })
+
     it('puts back what was lost, where nobody else could have removed it', async () => {
       const { records } = await start()
       await records.putSoon(record('u', { sequence: 2 }), 5)
