@@ -3,6 +3,7 @@
  * then nothing has to be locked, looked for, read or opened. Until somebody else wants the upload, or for a few seconds.
  */
 import type { Appender, Lock, UploadRecord } from '../../stores/contracts.ts'
+import { PassingMap } from '../../stores/passing.ts'
 import type { UploadHold } from './hold.ts'
 
 /** How long an upload stays open that nobody uses; up to twice as long. */
@@ -66,8 +67,8 @@ export class WarmUploads {
   /** Runs what lets go, so that a drain waits for it. */
   readonly #run: (end: () => Promise<void>) => void
   /** Since the last look, and before it. */
-  #young = new Map<string, Grip>()
-  #old = new Map<string, Grip>()
+  #young = new PassingMap<string, Grip>()
+  #old = new PassingMap<string, Grip>()
   #timer: NodeJS.Timeout | undefined
   #isClosed = false
 
@@ -109,7 +110,7 @@ export class WarmUploads {
   #age(): void {
     const ended = this.#old
     this.#old = this.#young
-    this.#young = new Map()
+    this.#young = new PassingMap()
     for (const grip of ended.values()) this.#end(grip)
     if (this.#old.size > 0) return
     clearInterval(this.#timer)
