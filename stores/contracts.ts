@@ -130,6 +130,8 @@ export interface ByteStore {
   readonly extensions: readonly string[]
   /** Set where digests are kept beside the bytes, and uploads can fail. */
   readonly keepsDigests?: true
+  /** Whether uploads may be left open from one request to the next. */
+  readonly keepsOpen?: boolean
   start(): Promise<void>
   close(): Promise<void>
   /** Makes an empty upload and leaves it open for its creator to append to. Call under the lock. */
@@ -142,7 +144,7 @@ export interface ByteStore {
   /**
    * Makes an empty upload that its creator does not write to; again `look` finds it so or not at all, no lock is needed, and
    * nobody else can know the id. What failed once it was there stays, empty, and is to be removed. Undefined in a store
-   * that cannot. Where it can stay open for its first bytes, `keep` is asked to take it; who does so has had its lock before.
+   * that cannot. Where it can stay open for its first bytes, `keep` is asked to take it; who gives it has had its lock before.
    */
   createEmpty?(
     head: UploadHead,
@@ -247,12 +249,9 @@ export interface Appender {
   finish(length: number, digest?: Digest): Promise<UploadRecord>
   /** Seals the upload as failed: it is never finished, and its bytes are given up. */
   fail(): Promise<UploadRecord>
-  /** After a `last` commit: stays open for the next request, as long as the lock does. False where it can not. */
-  stay?(): boolean
-  /**
-   * Begins to write again where it stayed, as `open` does. False when the files are not what they were: then it is to be
-   * closed, and the upload opened.
-   */
+  /** Whether it may be left open for the next request that has the lock. Its writer is then still the one in the mark. */
+  readonly mayStay?: boolean
+  /** Asked by that request. False when the files are not what they were: then it is to be closed, and the upload opened. */
   goOn?(): Promise<boolean>
   /** Gives the hold up. A mark that was not committed stays where it was. */
   close(): Promise<void>

@@ -19,11 +19,11 @@ import type { UploadRecord } from './contracts.ts'
 export interface Locker {
   /** Whether a lock that nobody holds can be had now; undefined where only an acquisition can tell. */
   readonly isReady?: boolean
+  /** Whether its locks may stay with a server when nobody uses them; then a server may take that of an upload before it is made. */
+  readonly locksStay?: boolean
   start(): Promise<void>
   close(): Promise<void>
   acquire(id: string, options: AcquireOptions): Promise<Lock>
-  /** Takes a lock that nobody holds, where that needs no word with anybody. Undefined where it can not be had so. */
-  acquireAtOnce?(id: string, onWanted: () => void): Lock | undefined
   /** For questions: what was acknowledged is on disk, and nobody is about to add to it. */
   untilFree(id: string, options: WaitOptions): Promise<boolean>
 }
@@ -51,7 +51,7 @@ export interface Lock {
   isHeld(): boolean
   /** Aborts when the lease is lost or in danger; the holder must stop writing and end its request. */
   readonly lost: AbortSignal
-  /** Whether it stands until its release without being renewed, so that a server may keep it from one request to the next. */
+  /** Whether a server may keep it from one request to the next, as it stands now. */
   readonly mayStay?: boolean
   /**
    * Gives the lock up; safe to call twice. Never throws: a lock that cannot be given back ends with its lease. `unused`: no

@@ -55,6 +55,11 @@ export class Lockers implements Locker {
     return this.#known.size > 0
   }
 
+  get locksStay(): boolean {
+    const [only, ...more] = this.#known.values()
+    return more.length === 0 && only?.locker.locksStay === true
+  }
+
   async start(): Promise<void> {
     if (typeof this.#option !== 'function') await this.#use(await this.#option)
   }
@@ -79,11 +84,6 @@ export class Lockers implements Locker {
       throw error
     }
     return locks.length === 1 ? locks[0]! : asOne(id, locks)
-  }
-
-  acquireAtOnce(id: string, onWanted: () => void): Lock | undefined {
-    const [first, ...more] = this.#inUse()
-    return more.length === 0 ? first.locker.acquireAtOnce?.(id, onWanted) : undefined
   }
 
   async untilFree(id: string, options: WaitOptions): Promise<boolean> {

@@ -81,13 +81,14 @@ export async function createEmpty(
 ): Promise<UploadRecord> {
   const { id } = head
   const draft = newRecord(head, length)
-  try {
-    await records?.put(draft, expiresAt(draft))
-  } catch (error) {
-    if (error instanceof StoreError && error.code === 'unavailable') throw error
-    report({ is: 'record-failed', id, error })
+  // Together: both may have to be asked of Redis.
+  const asking = bytes.keepsOpen ? holds.keepingNew(id) : undefined
+  const unavailable = await putDraft({ records, report }, draft, expiresAt(draft))
+  const keeping = await asking
+  if (unavailable) {
+    await keeping?.end()
+    throw unavailable
   }
-  const keeping = holds.keepingNew(id)
   try {
     const record = await bytes.createEmpty!(head, length, keeping?.keep)
     meter.created++
@@ -99,6 +100,21 @@ export async function createEmpty(
     if (!isOfAnother) await lifetime.takeBack(id)
     throw error
   }
+}
+
+/** Returns why nothing is to be made; any other failure is put right later. */
+async function putDraft(
+  { records, report }: Pick<AtOnceParts, 'records' | 'report'>,
+  draft: UploadRecord,
+  expiresAt: number | undefined,
+): Promise<StoreError | undefined> {
+  try {
+    await records?.put(draft, expiresAt)
+  } catch (error) {
+    if (error instanceof StoreError && error.code === 'unavailable') return error
+    report({ is: 'record-failed', id: draft.head.id, error })
+  }
+  return undefined
 }
 
 /** The mark is the truth and was written; a record that is missing is put later. */

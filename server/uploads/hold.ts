@@ -35,6 +35,8 @@ export interface HoldContext {
   readonly report: (event: EngineEvent) => void
 }
 
+type Keep = (appender: Appender) => boolean
+
 /** Somebody who took an upload over and is receiving keeps it this long, or two clients would only displace each other. */
 const protectedMs = 1000
 
@@ -60,14 +62,15 @@ export class UploadHold {
   #record: UploadRecord | undefined
   /** What stayed open since the last request, until it is known to be good. */
   #stayed: Appender | undefined
-  /** Whether all that came was committed, and nothing more is written. */
-  #isAtRest = false
-  /** Whether its files are left open for the next request. */
+  /** Takes what is left open for the next request; false where that can not be. */
+  readonly #keep: Keep | undefined
+  /** Whether its files are to be left open. */
   #stays = false
 
-  constructor(context: HoldContext, id: string) {
+  constructor(context: HoldContext, id: string, keep?: Keep) {
     this.#context = context
     this.id = id
+    this.#keep = keep
     this.#heldSince = context.pulse.now()
   }
 
@@ -149,8 +152,9 @@ export class UploadHold {
     const hasMoved = ended.offset > plan.offset
     if (hasMoved) this.#context.meter.marks++
     if (ended.offset !== plan.length) {
-      this.#record = await appender.commit({ offset: ended.offset, ...lengthOf(plan), last: true })
-      this.#isAtRest = ended.why === 'complete'
+      const stays = ended.why === 'complete' && this.#mayStay(appender)
+      this.#record = await appender.commit({ offset: ended.offset, ...lengthOf(plan), last: !stays })
+      this.#stays = stays
       if (hasMoved) request.received(this.#record, true)
       return this.#filled(ended, this.#record)
     }
@@ -191,28 +195,34 @@ export class UploadHold {
     if (whole) this.#context.hashes.keep(whole, this.kept)
   }
 
-  /** Lets go of files and lock, unless `keep` takes them for the next request. Never throws. */
-  async release(keep?: (appender: Appender) => boolean): Promise<void> {
-    const appender = this.#appender
-    const mayStay = keep !== undefined && this.#isAtRest && this.#lock?.mayStay && !this.#context.quotas
-    this.#stays = mayStay === true && appender?.stay?.() === true
+  /** What a client sends by pieces under an URL; whoever looks for a name wants to know whether somebody writes. */
+  #mayStay(appender: Appender): boolean {
+    const isWished = this.#keep !== undefined && this.#lock!.mayStay === true && !this.#context.quotas
+    return isWished && appender.mayStay === true && appender.record.head.dialect === 'tus'
+  }
+
+  /** Lets go of files and lock, or leaves them open for the next request. Never throws. */
+  async release(): Promise<void> {
     await this.close()
     const lock = this.#lock
     if (lock === undefined) return
-    const record = this.#record
     if (this.#context.quotas) await this.#settleQuotas(this.#context.quotas, lock)
+    const isKept = this.#stays && this.#keep!(this.#appender!)
+    if (this.#stays && !isKept) await this.#appender!.close()
     try {
-      if (record === undefined) return
-      const at = expiresAt(record, this.#context.settings.expiry)
-      if (lock.commitAndRelease) await lock.commitAndRelease(record, at)
-      else await this.#copy(record, at)
+      if (this.#record) await this.#putRecord(this.#record, lock, isKept)
     } catch (error) {
       this.#copyFailed(error)
     } finally {
-      const isKept = this.#stays && keep!(appender!)
-      if (!isKept && this.#stays) await appender!.close()
       if (!isKept) await lock.release()
     }
+  }
+
+  async #putRecord(record: UploadRecord, lock: Lock, isKept: boolean): Promise<void> {
+    const at = expiresAt(record, this.#context.settings.expiry)
+    if (isKept && lock.checkpoint) lock.checkpoint(record, at)
+    else if (!isKept && lock.commitAndRelease) await lock.commitAndRelease(record, at)
+    else await this.#copy(record, at)
   }
 
   /** Who asks for a list looks at the marks, so nobody waits for the copy of what is listed; but digests are looked up in an index. */

@@ -5,6 +5,7 @@
 import type { AcquireOptions, Appender, Lock, Locker, UploadRecord } from '../../stores/contracts.ts'
 import { PassingSet, type Place } from '../../stores/passing.ts'
 import type { Outcome } from '../protocol/messages.ts'
+import { asLockOrNothing } from './hidden-locks.ts'
 import { type HoldContext, UploadHold } from './hold.ts'
 import type { UploadRequest } from './upload-request.ts'
 import { Grip, WarmUploads } from './warm-uploads.ts'
@@ -13,6 +14,11 @@ import { Grip, WarmUploads } from './warm-uploads.ts'
 type Waiter = Pick<UploadRequest, 'signal' | 'isGone'>
 /** What is done with an upload that is held. */
 type Work = (hold: UploadHold, lock: Lock) => Promise<Outcome>
+/** Keeps a new upload open. */
+interface Keeping {
+  keep(appender: Appender): boolean
+  end(): Promise<void>
+}
 /** Something that is to end when this server does. */
 type Running = Pick<UploadHold, 'drain'>
 
@@ -54,23 +60,28 @@ export class RunningHolds {
 
   /** Runs `work` as the one holder of an upload; lets go of everything whatever happens. */
   holding(id: string, request: UploadRequest, work: Work): Promise<Outcome> {
-    return this.#holding(id, request, work)
+    return this.#holding(id, request, work, {})
   }
 
   /** The same for work that may go on where another request stopped, and leaves it open for the next one. */
   appending(id: string, request: UploadRequest, work: Work): Promise<Outcome> {
-    const keep = (grip: Grip, appender: Appender) => this.#warm.keep(grip, appender)
     // A locker of its own may not be that of the next request.
-    return this.#holding(id, request, work, request.locker === undefined ? keep : undefined)
+    if (request.locker !== undefined) return this.#holding(id, request, work, {})
+    return this.#holding(id, request, work, { goesOn: true, keeps: this.#warm.rates.begun.pays() })
   }
 
   /**
-   * For a new upload that is to stay open for its first bytes; undefined where its lock can not be had without asking anybody. `keep`
-   * keeps it; `end` is to be called in any case.
+   * For a new upload that is to stay open for its first bytes; undefined where that does not pay, or its lock can not be
+   * had. `keep` keeps it; `end` is to be called in any case.
    */
-  keepingNew(id: string): { keep: (appender: Appender) => boolean; end: () => Promise<void> } | undefined {
-    const grip = new Grip()
-    const lock = this.#locker.acquireAtOnce?.(id, grip.wanted)
+  async keepingNew(id: string): Promise<Keeping | undefined> {
+    const rate = this.#warm.rates.made
+    if (!this.#locker.locksStay || !rate.pays()) return undefined
+    const grip = new Grip(rate)
+    const { signal } = this.#draining
+    const lock = await asLockOrNothing(
+      this.#locker.acquire(id, { timeoutMs: 0, signal, onWanted: grip.wanted }),
+    )
     if (lock === undefined) return undefined
     grip.lock = lock
     let isKept = false
@@ -89,18 +100,17 @@ export class RunningHolds {
     id: string,
     request: UploadRequest,
     work: Work,
-    keep?: (grip: Grip, appender: Appender) => boolean,
+    { goesOn = false, keeps = false }: { goesOn?: boolean; keeps?: boolean },
   ): Promise<Outcome> {
     const { meter } = this.#context
-    const hold = new UploadHold(this.#context, id)
+    let grip: Grip | undefined
+    const keep = keeps ? (appender: Appender) => this.#warm.keep(grip!, appender) : undefined
+    const hold = new UploadHold(this.#context, id, keep)
     const place = this.#running.add(hold)
     meter.held = this.#running.size
     const askedAt = performance.now()
-    let grip: Grip | undefined
     try {
-      const warm = this.#warm.take(id)
-      if (!keep) await warm?.end()
-      grip = (keep && warm) ?? (await this.#acquire(id, hold, request))
+      grip = (await this.#goOn(id, goesOn)) ?? (await this.#acquire(id, hold, request))
       const stayed = grip.give(hold)
       const { lock } = grip
       meter.locked(performance.now() - askedAt, lock.isTakeOver && stayed === undefined)
@@ -109,13 +119,21 @@ export class RunningHolds {
       return await work(hold, lock)
     } finally {
       if (grip === undefined) meter.lockWaits.add(performance.now() - askedAt)
-      await hold.release(keep && ((appender) => keep(grip!, appender)))
+      await hold.release()
       this.#letGo(place)
     }
   }
 
+  /** What stayed open here, for a request that can use it; for any other it is let go of. */
+  async #goOn(id: string, canUse: boolean): Promise<Grip | undefined> {
+    const warm = this.#warm.take(id)
+    if (warm === undefined || (canUse && warm.mayStay)) return warm
+    await warm.end()
+    return undefined
+  }
+
   async #acquire(id: string, hold: UploadHold, request: UploadRequest): Promise<Grip> {
-    const grip = new Grip(hold)
+    const grip = new Grip(this.#warm.rates.begun, hold)
     grip.lock = await this.lockerOf(request).acquire(id, this.waitOptions(request, grip.wanted))
     return grip
   }

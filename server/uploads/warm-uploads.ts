@@ -5,6 +5,7 @@
 import type { Appender, Lock, UploadRecord } from '../../stores/contracts.ts'
 import { PassingMap } from '../../stores/passing.ts'
 import type { UploadHold } from './hold.ts'
+import { ReturnRate } from './return-rate.ts'
 
 /** How long an upload stays open that nobody uses; up to twice as long. */
 const stayMs = 2_000
@@ -15,12 +16,15 @@ const mostWarm = 256
 export class Grip {
   /** Set when it was had. */
   lock!: Lock
+  readonly #rate: ReturnRate
   #hold: UploadHold | undefined
   #appender: Appender | undefined
   #isWanted = false
   #onWanted: (() => void) | undefined
 
-  constructor(hold?: UploadHold) {
+  /** `rate` is told whether somebody comes back for it. */
+  constructor(rate: ReturnRate, hold?: UploadHold) {
+    this.#rate = rate
     this.#hold = hold
   }
 
@@ -32,6 +36,7 @@ export class Grip {
   /** Whose it is now. */
   give(hold: UploadHold): Appender | undefined {
     const appender = this.#appender
+    if (appender) this.#rate.came()
     this.#hold = hold
     this.#appender = this.#onWanted = undefined
     return appender
@@ -58,6 +63,7 @@ export class Grip {
 
   /** Lets go of what stayed. */
   async end(): Promise<void> {
+    this.#rate.stayedAway()
     await this.#appender?.close()
     await this.lock.release('unused')
   }
@@ -67,6 +73,8 @@ export class WarmUploads {
   /** Runs what lets go, so that a drain waits for it. */
   readonly #run: (end: () => Promise<void>) => void
   /** Since the last look, and before it. */
+  /** How many are sent to once they were made, and how many after a piece. */
+  readonly rates = { made: new ReturnRate(), begun: new ReturnRate() }
   #young = new PassingMap<string, Grip>()
   #old = new PassingMap<string, Grip>()
   #timer: NodeJS.Timeout | undefined
@@ -89,10 +97,11 @@ export class WarmUploads {
 
   /** As it stands on disk; undefined where it is not warm. */
   record(id: string): UploadRecord | undefined {
-    return (this.#young.get(id) ?? this.#old.get(id))?.record
+    const grip = this.#young.get(id) ?? this.#old.get(id)
+    return grip?.mayStay ? grip.record : undefined
   }
 
-  /** Whoever takes it has it. */
+  /** Whoever takes it has it, and looks whether it may go on with it. */
   take(id: string): Grip | undefined {
     const grip = this.#young.get(id) ?? this.#old.get(id)
     this.#young.delete(id)

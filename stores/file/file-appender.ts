@@ -60,7 +60,6 @@ export class FileAppender implements Appender {
   #failedSync: unknown
   #isSuperseded = false
   #closing: Promise<void> | undefined
-  #stays = false
   #hasStayed = false
 
   constructor(parts: AppenderParts) {
@@ -76,30 +75,19 @@ export class FileAppender implements Appender {
     return this.#hasStayed ? undefined : this.#parts.rewound
   }
 
-  /** Whether nobody writes by it now. */
-  get stays(): boolean {
-    return this.#stays
-  }
-
-  /** Only where nobody else can write meanwhile, and what was said by the last commit stands. */
-  stay(): boolean {
-    const { isReleased, state } = this.#slot
-    // Files on a network file system are not closed while they are not used.
-    const isAlone = !this.#parts.isShared && !this.#parts.isOnNetwork
+  get mayStay(): boolean {
     const isSound = this.#failedSync === undefined && !this.#isSuperseded
-    this.#stays = isAlone && isSound && isReleased && state === 'open'
-    this.#hasStayed ||= this.#stays
-    return this.#stays
+    // Files on a network file system are not closed while they are not used.
+    return isSound && !this.#parts.isOnNetwork && this.#slot.state === 'open'
   }
 
+  /** The mark names this writer all the time, so whoever could not know that it is done has taken the upload over. */
   async goOn(): Promise<boolean> {
-    const { data, mark } = this.#parts
+    const { data, mark, isShared } = this.#parts
     const { size, nlink } = await data.stat()
-    if (this.#isSuperseded || nlink === 0 || size < this.#slot.offset || !(await mark.isLinked()))
-      return false
-    this.#stays = false
-    // As an opening does: until the next commit nobody may take this writer for one that is done.
-    await this.#move({ isReleased: false })
+    if (!this.mayStay || nlink === 0 || size < this.#slot.offset) return false
+    if (isShared ? await this.#hasSuccessor() : !(await mark.isLinked())) return false
+    this.#hasStayed = true
     return true
   }
 

@@ -126,6 +126,10 @@ export class FileBytes implements ByteStore {
 
   async close(): Promise<void> {}
 
+  get keepsOpen(): boolean {
+    return !this.#isOnNetwork
+  }
+
   async create(head: UploadHead, length: number | undefined): Promise<Appender> {
     return this.#hold(await makeUpload(this.#making, head, this.#emptySlot(length)))
   }
@@ -135,11 +139,11 @@ export class FileBytes implements ByteStore {
     length: number | undefined,
     keep?: (appender: Appender) => boolean,
   ): Promise<UploadRecord> {
-    const slot = { ...this.#emptySlot(length), isReleased: true }
+    const slot = { ...this.#emptySlot(length), isReleased: keep === undefined }
     const isSynced = this.#durability === 'checkpoint' || this.#isOnNetwork
     const appender = this.#hold(await makeAtRest(this.#making, head, slot, isSynced))
-    if (!keep || !appender.stay() || !keep(appender)) await appender.close()
-    return recordOf(this.layout, head, slot)
+    if (!keep?.(appender)) await appender.close()
+    return appender.record
   }
 
   #emptySlot(length: number | undefined): Slot {
@@ -256,7 +260,7 @@ export class FileBytes implements ByteStore {
 
   /** Whether the last writer can write no more: it let go, is provably gone, or was this store and is done. */
   #isWriterDone(id: string, slot: Slot): boolean {
-    if (slot.writer === this.#writer) return this.#writing.get(id)?.stays ?? true
+    if (slot.writer === this.#writer) return !this.#writing.has(id)
     return slot.isReleased || isWriterGone(slot.writer)
   }
 

@@ -52,7 +52,7 @@ export async function makeUpload(
 }
 
 /**
- * Leaves both files open, though `slot` says that nobody writes to them. What can not be synced stays, for others may have
+ * Leaves both files open, whatever `slot` says of who writes to them. What can not be synced stays, for others may have
  * come upon it: it is to be removed under its lock.
  */
 export async function makeAtRest(

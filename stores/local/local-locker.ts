@@ -21,6 +21,7 @@ export interface LocalLockerOptions {
 }
 
 export class LocalLocker implements Locker, TusLocker {
+  readonly locksStay = true
   readonly #held = new PassingMap<string, LocalLock>()
   readonly #acquireTimeoutMs: number
   /** When holders were asked to release, oldest first; those of the last second matter. */
@@ -58,10 +59,6 @@ export class LocalLocker implements Locker, TusLocker {
     const holder = this.#held.get(id)
     if (holder === undefined) return this.#give(id, options.onWanted)
     return await this.#wait(holder, options, () => this.#give(id, options.onWanted))
-  }
-
-  acquireAtOnce(id: string, onWanted: () => void): Lock | undefined {
-    return this.#closed || this.#held.has(id) ? undefined : this.#give(id, onWanted)
   }
 
   async untilFree(id: string, options: WaitOptions): Promise<boolean> {

@@ -23,6 +23,7 @@ interface Waiting {
 type HeldReply = Extract<LockReply, readonly ['held', ...unknown[]]>
 
 export class WorkerLocker implements Locker {
+  readonly locksStay = true
   readonly #requests: Batch<LockRequest>
   readonly #waiting = new PassingMap<number, Waiting>()
   readonly #held = new PassingMap<number, LastingLock>()

@@ -40,7 +40,14 @@ export class Checkpoints {
     this.#timer ??= setTimeout(() => this.#send(), COLLECT_MS)
   }
 
-  /** The upload is let go. */
+  /** The lock is about to be given up, and nothing has happened to the upload since. */
+  sendNow(lock: RedisLock): void {
+    const checkpoint = this.#waiting.get(lock)
+    this.drop(lock)
+    if (checkpoint) void this.#put(lock, checkpoint)
+  }
+
+  /** The upload is let go, and its record put or removed by who does so. */
   drop(lock: RedisLock): void {
     this.#waiting.delete(lock)
     if (this.#waiting.size === 0) this.close()

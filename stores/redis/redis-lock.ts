@@ -8,7 +8,7 @@ import type { Lease } from './lease.ts'
 
 /** What a lock needs done in Redis. */
 export interface LockHome {
-  release(lock: RedisLock): Promise<void>
+  release(lock: RedisLock, how: 'unused' | undefined): Promise<void>
   checkpoint(lock: RedisLock, record: UploadRecord, expiresAt: number | undefined): void
   commitAndRelease(lock: RedisLock, record: UploadRecord, expiresAt: number | undefined): Promise<void>
 }
@@ -53,6 +53,10 @@ export class RedisLock implements Lock {
     return !this.#isReleased && this.lease.stands()
   }
 
+  get mayStay(): boolean {
+    return !this.#isInDanger && this.isHeld()
+  }
+
   /** Whether `lost` has been told; such a lease is not renewed any more. */
   get isInDanger(): boolean {
     return this.#isInDanger
@@ -77,10 +81,10 @@ export class RedisLock implements Lock {
     this.#onWanted?.()
   }
 
-  async release(): Promise<void> {
+  async release(how?: 'unused'): Promise<void> {
     if (this.#isReleased) return
     this.#isReleased = true
-    await this.#home.release(this)
+    await this.#home.release(this, how)
   }
 
   checkpoint(record: UploadRecord, expiresAt?: number): void {

@@ -49,6 +49,7 @@ type Wish = 'lock' | 'free'
 type Taken = { sentAt: Moment; fence: number; isTakeOver: boolean }
 
 export class RedisLocker implements Locker, TusLocker {
+  readonly locksStay = true
   readonly leaseMs: number
   readonly #connection: RedisConnection
   readonly #acquireTimeoutMs: number
@@ -60,7 +61,7 @@ export class RedisLocker implements Locker, TusLocker {
   /** Acquisitions under way, by token. */
   readonly #turns = new PassingMap<string, Turn>()
   readonly #home: LockHome = {
-    release: (lock) => this.#release(lock),
+    release: (lock, how) => this.#release(lock, how),
     checkpoint: (lock, record, expiresAt) => this.#checkpoints.add(lock, record, expiresAt),
     commitAndRelease: (lock, record, expiresAt) => this.#commitAndRelease(lock, record, expiresAt),
   }
@@ -188,8 +189,7 @@ export class RedisLocker implements Locker, TusLocker {
       const sentAt = this.#clock()
       const reply = await this.#ask(id, wish, token, awaited)
       if (reply[0] === 'free') return undefined
-      if (reply[0] === 'taken')
-        return { sentAt, fence: Number(reply[1]), isTakeOver: awaited !== '' || reply[2] === 1 }
+      if (reply[0] === 'taken') return { sentAt, fence: Number(reply[1]), isTakeOver: reply[2] === 1 }
       if (reply[0] === 'superseded') throw lockError('superseded')
       const [, holderToken, holder, leftMs] = reply
       if (awaited === '') turn.endWith(options)
@@ -213,7 +213,9 @@ export class RedisLocker implements Locker, TusLocker {
 
   async #isHeld(id: string): Promise<boolean> {
     try {
-      return (await this.#connection.run((redis) => redis.exists(this.#connection.keys.lock(id)))) === 1
+      const { keys } = this.#connection
+      const ask = () => this.#connection.run((redis) => redis.exists(keys.lock(id)))
+      return (await this.#connection.batch(ask)) === 1
     } catch (error) {
       throw lockError('unavailable', error)
     }
@@ -230,7 +232,7 @@ export class RedisLocker implements Locker, TusLocker {
       )) as Reply
     } catch (error) {
       const mayHaveRun = !(error instanceof RedisFailure) || error.mayHaveRun
-      if (mayHaveRun || awaited !== '') void this.#upkeep.release(id, token, mayHaveRun)
+      if (mayHaveRun || awaited !== '') void this.#upkeep.release(id, token, { isUncertain: mayHaveRun })
       throw lockError('unavailable', error)
     }
   }
@@ -257,10 +259,11 @@ export class RedisLocker implements Locker, TusLocker {
     return true
   }
 
-  async #release(lock: RedisLock): Promise<void> {
-    this.#checkpoints.drop(lock)
+  async #release(lock: RedisLock, how: 'unused' | undefined): Promise<void> {
+    if (how === 'unused') this.#checkpoints.sendNow(lock)
+    else this.#checkpoints.drop(lock)
     this.#upkeep.remove(lock)
-    await this.#upkeep.release(lock.id, lock.token)
+    await this.#upkeep.release(lock.id, lock.token, { isUnused: how === 'unused' })
   }
 
   async #commitAndRelease(lock: RedisLock, record: UploadRecord, expiresAt?: number): Promise<void> {

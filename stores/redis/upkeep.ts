@@ -21,8 +21,16 @@ export interface UpkeepOptions {
 interface Leftover {
   readonly id: string
   readonly untilMs: number
-  /** The command that took it may still be on its way, so finding nothing proves nothing. */
-  readonly isUncertain: boolean
+  readonly how: Ending
+}
+
+/**
+ * - `isUncertain`: the command that took it may still be on its way, so finding nothing proves nothing
+ * - `isUnused`: nobody used the lock when it was wanted, so it is not taken over
+ */
+interface Ending {
+  readonly isUncertain?: boolean
+  readonly isUnused?: boolean
 }
 
 const SUBSCRIBER_CHECK_TICKS = 5
@@ -58,9 +66,9 @@ export class Upkeep {
   }
 
   /** Tries to take back what belongs to `token` now, and in the background for as long as it could matter. */
-  async release(id: string, token: string, isUncertain = false): Promise<void> {
+  async release(id: string, token: string, how: Ending = {}): Promise<void> {
     const untilMs = performance.now() + this.#options.leaseMs
-    const leftover = { id, untilMs, isUncertain }
+    const leftover = { id, untilMs, how }
     if (await this.#tryRelease(token, leftover)) return
     this.#leftovers.set(token, leftover)
     this.#keepTime()
@@ -119,12 +127,16 @@ export class Upkeep {
     this.#keepTime()
   }
 
-  async #tryRelease(token: string, { id, isUncertain }: Leftover): Promise<boolean> {
+  async #tryRelease(token: string, { id, how }: Leftover): Promise<boolean> {
     const { connection } = this.#options
     const { keys } = connection
     try {
-      const reply = await connection.runScript(scripts.release, [keys.lock(id), keys.wait(id)], [token])
-      return reply === 1 || !isUncertain
+      const reply = await connection.runScript(
+        scripts.release,
+        [keys.lock(id), keys.wait(id), keys.fence(id)],
+        [token, how.isUnused ? 'unused' : ''],
+      )
+      return reply === 1 || how.isUncertain !== true
     } catch {
       return false
     }

@@ -72,58 +72,69 @@ describe('a worker', () => {
   })
 })
 
-describe.each(['LocalLocker', 'WorkerLocker'])('%s: a lock that nobody used when it was wanted', (name) => {
-  const wait = { timeoutMs: 20_000 }
+describe.each(['LocalLocker', 'WorkerLocker', 'RedisLocker'])(
+  '%s: a lock that nobody used when it was wanted',
+  (name) => {
+    const wait = { timeoutMs: 20_000 }
 
-  /** Two lockers that share the locks. */
-  async function start(): Promise<[Locker, Locker]> {
-    if (name === 'LocalLocker') {
-      const locker = new LocalLocker()
-      return [locker, locker]
+    /** Two lockers that share the locks. */
+    async function start(): Promise<[Locker, Locker]> {
+      if (name === 'LocalLocker') {
+        const locker = new LocalLocker()
+        return [locker, locker]
+      }
+      if (name === 'RedisLocker') {
+        const { lockers, stop } = await startRedisLockers()
+        onTestFinished(stop)
+        return lockers
+      }
+      const server = new LockServer()
+      const workers = [await connectWorker(server), await connectWorker(server)] as const
+      onTestFinished(() => {
+        for (const { cut } of workers) cut()
+      })
+      return [workers[0].locker, workers[1].locker]
     }
-    const server = new LockServer()
-    const workers = [await connectWorker(server), await connectWorker(server)] as const
-    onTestFinished(() => {
-      for (const { cut } of workers) cut()
+
+    /** Is given up, unused, as soon as somebody wants it. */
+    async function keep(locker: Locker) {
+      const lock: Lock = await locker.acquire('u', { ...wait, onWanted: () => void lock.release('unused') })
+      return lock
+    }
+
+    it('is not taken over by whoever gets it, however short his patience, nor by the next', async () => {
+      const [one, two] = await start()
+      const kept = await keep(one)
+      const lock = await two.acquire('u', { timeoutMs: name === 'LocalLocker' ? 100 : 1 })
+      expect([kept.isHeld(), lock.isTakeOver, lock.fence > kept.fence]).toEqual([false, false, true])
+      await lock.release()
+      const next = await two.acquire('u', wait)
+      expect(next.isTakeOver).toBe(false)
+      await next.release()
     })
-    return [workers[0].locker, workers[1].locker]
-  }
 
-  /** Is given up, unused, as soon as somebody wants it. */
-  async function keep(locker: Locker) {
-    const lock: Lock = await locker.acquire('u', { ...wait, onWanted: () => void lock.release('unused') })
-    return lock
-  }
+    it('is free at once for who only asks, and who looks once more', async () => {
+      const [one, two] = await start()
+      await keep(one)
+      expect(await two.untilFree('u', wait)).toBe(true)
+      expect((await two.acquire('u', wait)).isTakeOver).toBe(false)
+    })
 
-  it('is not taken over by whoever gets it, however short his patience, nor by the next', async () => {
-    const [one, two] = await start()
-    const kept = await keep(one)
-    const lock = await two.acquire('u', { timeoutMs: name === 'LocalLocker' ? 100 : 1 })
-    expect([kept.isHeld(), lock.isTakeOver, lock.fence > kept.fence]).toEqual([false, false, true])
-    await lock.release()
-    const next = await two.acquire('u', wait)
-    expect(next.isTakeOver).toBe(false)
-    await next.release()
-  })
-
-  it('is free at once for who only asks, and who looks once more', async () => {
-    const [one, two] = await start()
-    await keep(one)
-    expect(await two.untilFree('u', wait)).toBe(true)
-    expect((await two.acquire('u', wait)).isTakeOver).toBe(false)
-  })
-
-  it('does not hide that somebody was asked within the last second', async () => {
-    const [one, two] = await start()
-    const wanted = vi.fn()
-    const first = await one.acquire('u', { ...wait, onWanted: wanted })
-    const second = two.acquire('u', { ...wait, onWanted: () => void second.then((l) => l.release('unused')) })
-    await expect.poll(() => wanted.mock.calls.length).toBe(1)
-    await first.release()
-    expect((await second).isTakeOver).toBe(true)
-    expect((await one.acquire('u', wait)).isTakeOver).toBe(true)
-  })
-})
+    it('does not hide that somebody was asked within the last second', async () => {
+      const [one, two] = await start()
+      const wanted = vi.fn()
+      const first = await one.acquire('u', { ...wait, onWanted: wanted })
+      const second = two.acquire('u', {
+        ...wait,
+        onWanted: () => void second.then((l) => l.release('unused')),
+      })
+      await expect.poll(() => wanted.mock.calls.length).toBe(1)
+      await first.release()
+      expect((await second).isTakeOver).toBe(true)
+      expect((await one.acquire('u', wait)).isTakeOver).toBe(true)
+    })
+  },
+)
 
 describe('a worker that has exited', () => {
   const wait = { timeoutMs: 20_000 }
@@ -166,30 +177,40 @@ afterAll(async () => {
   await redis.stop()
 })
 
-describeLocker('RedisLocker', async () => {
+/** Two servers that share a Redis, under a prefix of their own. */
+async function startRedisLockers() {
   const keyPrefix = `t${Math.random().toString(36).slice(2)}:`
-  const connections = [0, 1].map(() => new RedisConnection({ url: redis.url, keyPrefix }))
-  const lockers = connections.map((connection) => new RedisLocker({ connection }))
+  const connect = () => new RedisConnection({ url: redis.url, keyPrefix })
+  const connections = [connect(), connect()] as const
+  const lockers: [RedisLocker, RedisLocker] = [
+    new RedisLocker({ connection: connections[0] }),
+    new RedisLocker({ connection: connections[1] }),
+  ]
   for (const locker of lockers) await locker.start()
-  const one = lockers[0]!
-  const two = lockers[1]!
+  const stop = async () => {
+    for (const locker of lockers) await locker.close()
+    for (const connection of connections) await connection.close()
+  }
+  return { keyPrefix, connection: connections[0], lockers, stop }
+}
+
+describeLocker('RedisLocker', async () => {
+  const { keyPrefix, connection, lockers, stop } = await startRedisLockers()
+  const [one, two] = lockers
   let askedBefore = 0
   return {
-    servers: [one, two],
+    servers: lockers,
     async remains() {
-      const left = await connections[0]!.run((client) => client.keys(`${keyPrefix}*`))
+      const left = await connection.run((client) => client.keys(`${keyPrefix}*`))
       // A fence is remembered for an hour, so that it grows.
       return one.size + two.size + left.filter((key) => !key.startsWith(`${keyPrefix}fence:`)).length
     },
     async requests() {
-      const asked = countAsked(await connections[0]!.run((client) => client.info('commandstats')))
+      const asked = countAsked(await connection.run((client) => client.info('commandstats')))
       const since = asked - askedBefore
       askedBefore = asked
       return since
     },
-    async stop() {
-      for (const locker of lockers) await locker.close()
-      for (const connection of connections) await connection.close()
-    },
+    stop,
   }
 })

@@ -4,7 +4,8 @@
 --
 -- KEYS 1 lock    hash  token, fence, holder, channel, wanted
 --      2 wait    hash  token, channel of the newest waiter
---      3 fence   hash  last (fence that was given out), askedAt (when a holder was asked to release, in milliseconds)
+--      3 fence   hash  last (fence that was given out), askedAt (when a holder was asked to release, in milliseconds),
+--                      before (askedAt before this holder was asked), unused (token of a holder that did not use its lock)
 -- ARGV 1 token         random, of this acquisition
 --      2 holder        identity of the caller's process
 --      3 channel       of the caller's process
@@ -15,18 +16,20 @@
 --      8 rememberedMs  how long it is told that a holder was asked to release
 --      9 wish          'lock', or 'free' when it is enough that nobody holds it
 --     10 id            of the upload, for the holder who is asked
--- Returns {'taken', fence, isTakeOver}      isTakeOver is 1 when a holder was asked to release within rememberedMs
+-- Returns {'taken', fence, isTakeOver}      isTakeOver is 1 when the caller awaited a holder that used its lock, or one was
+--                                           asked to release within rememberedMs
 --         {'free'}                          nobody holds it
 --         {'busy', token, holder, leftMs}   the caller is registered; `leftMs` is what is left of the holder's lease
 --         {'superseded'}                    a newer waiter has registered, or taken the lock
--- version 2
-local held = redis.call('HMGET', KEYS[1], 'token', 'fence', 'holder', 'channel')
+-- version 3
+local held = redis.call('HMGET', KEYS[1], 'token', 'fence', 'holder', 'channel', 'wanted')
 local waiter = redis.call('HMGET', KEYS[2], 'token', 'channel')
-local past = redis.call('HMGET', KEYS[3], 'last', 'askedAt')
+local past = redis.call('HMGET', KEYS[3], 'last', 'askedAt', 'unused')
 local time = redis.call('TIME')
 local nowMs = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local hasAwaited = ARGV[6] ~= '' and ARGV[6] ~= past[3]
 local isTakeOver = 0
-if past[2] and nowMs - tonumber(past[2]) < tonumber(ARGV[8]) then isTakeOver = 1 end
+if hasAwaited or nowMs - (tonumber(past[2] or '') or 0) < tonumber(ARGV[8]) then isTakeOver = 1 end
 
 local function noteAsked()
   redis.call('HSET', KEYS[3], 'askedAt', string.format('%.0f', nowMs))
@@ -40,7 +43,7 @@ end
 
 if not held[1] and ARGV[9] == 'free' then
   if waiter[1] == ARGV[1] then redis.call('DEL', KEYS[2]) end
-  if ARGV[6] ~= '' then noteAsked() end
+  if hasAwaited then noteAsked() end
   return { 'free' }
 end
 
@@ -57,6 +60,7 @@ if held[1] then
   redis.call('HSET', KEYS[2], 'token', ARGV[1], 'channel', ARGV[3])
   redis.call('PEXPIRE', KEYS[2], ARGV[5])
   redis.call('HSET', KEYS[1], 'wanted', '1')
+  if not held[5] then redis.call('HSET', KEYS[3], 'before', past[2] or '') end
   noteAsked()
   redis.call('PUBLISH', held[4], 'wanted ' .. held[1] .. ' ' .. ARGV[10])
   return { 'busy', held[1], held[3], redis.call('PTTL', KEYS[1]) }
