@@ -81,10 +81,10 @@ export async function createEmpty(
 ): Promise<UploadRecord> {
   const { id } = head
   const draft = newRecord(head, length)
-  // Together: both may have to be asked of Redis.
-  const asking = bytes.keepsOpen ? holds.keepingNew(id) : undefined
-  const unavailable = await putDraft({ records, report }, draft, expiresAt(draft))
-  const keeping = await asking
+  // Together: both may have to be asked of Redis, in one write.
+  const putting = putDraft({ records, report }, draft, expiresAt(draft))
+  const keeping = bytes.keepsOpen && head.dialect === 'tus' ? await holds.keepingNew(id) : undefined
+  const unavailable = await putting
   if (unavailable) {
     await keeping?.end()
     throw unavailable

@@ -158,7 +158,8 @@ export class UploadEngine implements HoldContext {
   async #append(command: AppendCommand, request: UploadRequest): Promise<Outcome> {
     const { id } = command
     const maxBytes = await request.maxBytes(id)
-    const seen = this.#holds.warm(id) ?? (await this.bytes.look(id))
+    const warm = this.#holds.warm(id)
+    const seen = warm?.mark.offset === command.offset ? warm : await this.bytes.look(id)
     const refusal = await this.#refuseAppend(seen, command, maxBytes, request)
     if (refusal) return { is: 'refused', refusal }
     const entry = checkEntry(this, command.contentLength ?? 0)
@@ -210,7 +211,7 @@ export class UploadEngine implements HoldContext {
       return refusal ? { is: 'refused', refusal } : this.#offsetOf(record!)
     }
     const warm = this.#holds.warm(id)
-    if (warm) return this.#offsetOf(warm)
+    if (warm?.mark.generation === seen!.mark.generation) return this.#offsetOf(warm)
     if (this.bytes.wavers) return this.#holds.holding(id, request, answer)
     // A mark only grows: once the holder has let go, whoever comes meanwhile can not make the answer wrong.
     const askedAt = performance.now()

@@ -8,6 +8,7 @@ import type { Lease } from './lease.ts'
 
 /** What a lock needs done in Redis. */
 export interface LockHome {
+  readonly isAvailable: boolean
   release(lock: RedisLock, how: 'unused' | undefined): Promise<void>
   checkpoint(lock: RedisLock, record: UploadRecord, expiresAt: number | undefined): void
   commitAndRelease(lock: RedisLock, record: UploadRecord, expiresAt: number | undefined): Promise<void>
@@ -53,8 +54,9 @@ export class RedisLock implements Lock {
     return !this.#isReleased && this.lease.stands()
   }
 
+  /** While Redis is away nothing is begun, though a request that is running goes on. */
   get mayStay(): boolean {
-    return !this.#isInDanger && this.isHeld()
+    return this.#home.isAvailable && !this.#isInDanger && this.isHeld()
   }
 
   /** Whether `lost` has been told; such a lease is not renewed any more. */

@@ -60,11 +60,7 @@ export class RedisLocker implements Locker, TusLocker {
   readonly #holder = encodeIdentity(ownIdentity())
   /** Acquisitions under way, by token. */
   readonly #turns = new PassingMap<string, Turn>()
-  readonly #home: LockHome = {
-    release: (lock, how) => this.#release(lock, how),
-    checkpoint: (lock, record, expiresAt) => this.#checkpoints.add(lock, record, expiresAt),
-    commitAndRelease: (lock, record, expiresAt) => this.#commitAndRelease(lock, record, expiresAt),
-  }
+  readonly #home: LockHome
   #started: Promise<void> | undefined
   #stopListening: (() => void) | undefined
 
@@ -87,6 +83,18 @@ export class RedisLocker implements Locker, TusLocker {
       connection: this.#connection,
       onReply: (lock, reply) => this.#upkeep.learn(lock, reply),
     })
+    this.#home = this.#makeHome(options.connection)
+  }
+
+  #makeHome(connection: RedisConnection): LockHome {
+    return {
+      get isAvailable() {
+        return connection.isAvailable
+      },
+      release: (lock, how) => this.#release(lock, how),
+      checkpoint: (lock, record, expiresAt) => this.#checkpoints.add(lock, record, expiresAt),
+      commitAndRelease: (lock, record, expiresAt) => this.#commitAndRelease(lock, record, expiresAt),
+    }
   }
 
   /** What this process holds, waits for, or still has to give back. */

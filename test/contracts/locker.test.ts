@@ -105,7 +105,7 @@ describe.each(['LocalLocker', 'WorkerLocker', 'RedisLocker'])(
     it('is not taken over by whoever gets it, however short his patience, nor by the next', async () => {
       const [one, two] = await start()
       const kept = await keep(one)
-      const lock = await two.acquire('u', { timeoutMs: name === 'LocalLocker' ? 100 : 1 })
+      const lock = await two.acquire('u', { timeoutMs: name === 'WorkerLocker' ? 1 : 100 })
       expect([kept.isHeld(), lock.isTakeOver, lock.fence > kept.fence]).toEqual([false, false, true])
       await lock.release()
       const next = await two.acquire('u', wait)

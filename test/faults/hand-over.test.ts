@@ -2,6 +2,7 @@
 // it, when messages are lost, and when its holder does not let go.
 
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
 import { type ClientRequest, type IncomingMessage, request } from 'node:http'
 import { Redis } from 'ioredis'
 import { expect, it, onTestFinished } from 'vitest'
@@ -9,11 +10,12 @@ import { startRedis } from '../support/redis.ts'
 import type { ServerProcess } from '../support/server-process.ts'
 import { type Fleet, startFleet } from './fleet.ts'
 import { expectAllWell } from './last-look.ts'
-import { uploadWithLedger } from './ledger-client.ts'
+import { contentOf, uploadWithLedger } from './ledger-client.ts'
 import { startRedisWire } from './redis-wire.ts'
 import { send } from './wire-request.ts'
 
-const MiB = 1024 * 1024
+const KiB = 1024
+const MiB = 1024 * KiB
 const tus = { 'Tus-Resumable': '1.0.0' }
 
 it('two clients that fight for one upload on two servers displace each other at most once a second', async () => {
@@ -39,6 +41,29 @@ it('two clients that fight for one upload on two servers displace each other at 
   expect(Math.min(...displaced)).toBeGreaterThanOrEqual(1)
   expect(displaced[0]! + displaced[1]!).toBeLessThanOrEqual(seconds + 1)
   await expectAllWell(fleet, [{ ...uploads[0]! }])
+})
+
+it('that stays open with one server is passed on, piece by piece, and nobody has to ask twice', async () => {
+  const fleet = await startFleet({ args: ['--lease', '120s'] })
+  const [pieces, bytes, seed] = [60, 4 * KiB, 'by turns']
+  const url = await create(fleet, pieces * bytes)
+  for (let piece = 0; piece < pieces; piece++) {
+    // Two to one server, two to the other one.
+    const target = at(fleet, Math.floor(piece / 2) % 2, url)
+    const offset = piece * bytes
+    const ended = await send('PATCH', target, {
+      headers: offsetOf(offset, bytes),
+      body: [contentOf(seed, offset, offset + bytes)],
+    })
+    expect(ended).toMatchObject({ status: 204, offset: offset + bytes })
+    if (piece % 3 === 0 && piece < pieces - 1)
+      expect(await send('HEAD', at(fleet, 1, url))).toMatchObject({ status: 200, offset: offset + bytes })
+  }
+  const path = new URL(url).pathname
+  const id = path.slice(path.lastIndexOf('/') + 1)
+  await expectAllWell(fleet, [{ id, path, bytes: pieces * bytes, seed }])
+  // Nothing was copied: a successor goes on where the one before it let go.
+  expect(existsSync(`${fleet.folder}/.${id}.1.mark`)).toBe(false)
 })
 
 it('goes to the other server though every message is lost, long before its lease ends', async () => {

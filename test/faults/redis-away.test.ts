@@ -3,6 +3,7 @@
 
 import { once } from 'node:events'
 import { type ClientRequest, request } from 'node:http'
+import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { RedisConnection } from '../../stores/redis/redis-connection.ts'
 import { RedisLocker } from '../../stores/redis/redis-locker.ts'
@@ -60,20 +61,38 @@ describe('while Redis is away', () => {
   )
 
   it('a request that was under way is answered when the connection ends, and not later', async () => {
-    const { site, wire, connection } = await siteOver()
+    const { site, wire, connection, locker } = await siteOver()
     const url = await site.create(6)
+    await letGo(locker, url)
     wire.isSilent = true
     const run = vi.spyOn(connection, 'run')
     const creation = site.open('POST', '/files', { 'Upload-Length': 3 })
     const append = site.open('PATCH', url, bytesAt(0, { 'Content-Length': 3 }))
     append.write('abc')
     const question = site.open('HEAD', url)
-    // A record and its two index entries, a lock, and the question whether somebody holds one.
-    await expect.poll(() => run.mock.calls.length).toBe(5)
+    // A record, its two index entries and its lock, a lock, and the question whether somebody holds one.
+    await expect.poll(() => run.mock.calls.length).toBe(6)
     wire.cut()
     expect(await creation.answer).toMatchObject(away)
     expect(await append.answer).toMatchObject(away)
     expect(await question.answer).toMatchObject(busy)
+  })
+
+  it('an upload that is open here is sent to and asked for, until it is noticed; then as any other', async () => {
+    const { site, wire, connection } = await siteOver()
+    const url = await site.create(6)
+    expect(await site.append(url, 0, 'abc')).toMatchObject({ status: 204 })
+    wire.isSilent = true
+    expect(await site.append(url, 3, 'de')).toMatchObject({ status: 204 })
+    expect(await site.shown(url)).toBe('5/6')
+    wire.cut()
+    await expect.poll(() => connection.isAvailable).toBe(false)
+    expect(await site.append(url, 5, 'f')).toMatchObject(away)
+    expect(await site.head(url)).toMatchObject(busy)
+    wire.isSilent = false
+    wire.cut()
+    await expect.poll(() => site.append(url, 5, 'f'), { timeout: 10_000 }).toMatchObject({ status: 204 })
+    expect((await site.send('GET', url)).text).toBe('abcdef')
   })
 
   it('a running append goes on, and finishes while its lease stands', async () => {
@@ -148,6 +167,7 @@ describe('tus-js-client never begins again at byte 0', () => {
     }
     const content = randomBytes(`away ${how} ${way}`, 16 * MiB)
     let state: 'well' | 'away' | 'well again' = 'well'
+    let isNoticed = false
     const { done, exchanges } = startUpload(content, {
       endpoint: `${base}/files/`,
       chunkSize: MiB,
@@ -156,6 +176,11 @@ describe('tus-js-client never begins again at byte 0', () => {
         state = 'away'
         if (how === 'killed') await redis.kill()
         else wire.isSilent = true
+      },
+      // Until it is noticed, after a quarter of a lease, the upload would go on.
+      onBeforeRequest: async () => {
+        if (state === 'away' && !isNoticed) await delay(how === 'killed' ? 100 : 2_000)
+        isNoticed = state === 'away'
       },
       onAfterResponse: async (request, response) => {
         if (state !== 'away' || request.getMethod() !== 'HEAD' || response.getStatus() !== 423) return
@@ -175,6 +200,11 @@ describe('tus-js-client never begins again at byte 0', () => {
     expect(await sha256(new Uint8Array(await download.arrayBuffer()))).toBe(await sha256(content))
   })
 })
+
+/** Somebody else wants an upload that nobody uses, and gives it back. */
+async function letGo(locker: RedisLocker, url: string): Promise<void> {
+  await (await locker.acquire(url.split('/').at(-1)!, { timeoutMs: 5_000 })).release()
+}
 
 /** A server in this process, over a Redis of its own. */
 async function siteOver() {

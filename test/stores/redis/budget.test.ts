@@ -44,11 +44,13 @@ describe('a request costs Redis', () => {
     expect(await cost(async () => expect(await site.shown('/files/nobody')).toBe('404'))).toEqual(nothing)
   })
 
-  it('one round trip and no script when it asks for the offset', async () => {
+  it('one round trip and no script when it asks for the offset, and nothing where the upload is open here', async () => {
     const { site } = await warmSite()
     const url = await site.create(10)
-    const one = { scripts: 0, index: 0, trips: 1 }
-    expect(await cost(async () => expect(await site.shown(url)).toBe('0/10'))).toEqual(one)
+    const ask = async () => expect(await site.shown(url)).toBe('0/10')
+    expect(await cost(ask)).toEqual(nothing)
+    await letGo(url)
+    expect(await cost(ask)).toEqual({ scripts: 0, index: 0, trips: 1 })
   })
 
   it('one round trip when it creates an upload whose bytes come with its head', async () => {
@@ -64,9 +66,9 @@ describe('a request costs Redis', () => {
     expect(await cost(create)).toEqual({ scripts: 1, index: 2, trips: 1 })
   })
 
-  it('one round trip when it creates an empty upload, index entries included', async () => {
+  it('one round trip when it creates an empty upload and takes its lock, index entries included', async () => {
     const { site } = await warmSite()
-    expect(await cost(() => site.create(10))).toEqual({ scripts: 1, index: 2, trips: 1 })
+    expect(await cost(() => site.create(10))).toEqual({ scripts: 2, index: 2, trips: 1 })
   })
 
   it('two round trips when it creates with bytes or appends, index entries included in the second', async () => {
@@ -74,14 +76,37 @@ describe('a request costs Redis', () => {
     const two = { scripts: 2, index: 2, trips: 2 }
     expect(await cost(() => site.create(10, bytesType, 'abc'))).toEqual(two)
     const url = await site.create(10)
-    expect(await cost(() => site.append(url, 0, 'abc'))).toEqual(two)
-    expect(await cost(() => site.append(url, 3, 'defghij'))).toEqual(two)
+    await letGo(url)
+    expect(await cost(() => site.append(url, 0, 'abcdefghij'))).toEqual(two)
+  })
+
+  it('nothing to wait for when it appends to an upload that is open here, and one record for all that come at a time', async () => {
+    const { site, records } = await warmSite()
+    const url = await site.create(10)
+    const id = url.split('/').at(-1)!
+    const append = async () => {
+      for (const offset of [0, 2, 4, 6]) await site.append(url, offset, 'ab')
+      await expect.poll(async () => (await records.get(id))?.mark.offset).toBe(8)
+    }
+    const spent = await cost(append)
+    expect(spent.scripts).toBeLessThanOrEqual(2)
+    const finish = () => site.append(url, 8, 'ab')
+    expect(await cost(finish)).toEqual({ scripts: 1, index: 2, trips: 1 })
+  })
+
+  it('a record more when somebody wants an upload before its record was sent', async () => {
+    const { site, records } = await warmSite()
+    const url = await site.create(10)
+    await site.append(url, 0, 'abc')
+    await letGo(url)
+    expect((await records.get(url.split('/').at(-1)!))?.mark.offset).toBe(3)
   })
 
   it('one more for every checkpoint, or for several that come together; index entries with the first only', async () => {
     const { site } = await warmSite()
     const beganAt = performance.now()
     const url = await site.create(64 * MiB)
+    await letGo(url)
     const spent = await cost(async (scripts) => {
       const request = site.open('PATCH', url, bytesAt(0, { 'Content-Length': 40 * MiB }))
       const piece = Buffer.alloc(8 * MiB, 'tide')
@@ -92,11 +117,12 @@ describe('a request costs Redis', () => {
       }
       request.write(piece)
       expect(await request.answer).toMatchObject({ status: 204 })
+      // The last one stands for the record of an upload that stays open.
+      await expect.poll(scripts).toBeGreaterThanOrEqual(2 + 4)
     })
-    expect(spent.scripts).toBeGreaterThanOrEqual(2 + 4)
     // One for every 8 MiB, and one for every second.
     expect(spent.scripts).toBeLessThanOrEqual(2 + 5 + Math.ceil((performance.now() - beganAt) / 1000))
-    expect([spent.trips, spent.index]).toEqual([spent.scripts, 4])
+    expect([spent.trips, spent.index]).toEqual([spent.scripts, 2])
   })
 
   it('one write, and one command for each index, when many put records at a time', async () => {
@@ -140,15 +166,17 @@ describe('a request costs Redis', () => {
   it('three round trips when it terminates', async () => {
     const { site } = await warmSite()
     const url = await site.create(10)
+    await letGo(url)
     expect(await cost(() => site.send('DELETE', url))).toEqual({ scripts: 2, index: 2, trips: 3 })
   })
 
   it('the text of a script once, when Redis does not know it', async () => {
     const { site } = await warmSite()
-    const url = await site.create(10)
+    const urls = [await site.create(3), await site.create(3)] as const
+    for (const url of urls) await letGo(url)
     await statistics.script('FLUSH')
-    expect(await cost(() => site.append(url, 0, 'abc'))).toEqual({ scripts: 4, index: 2, trips: 4 })
-    expect(await cost(() => site.append(url, 3, 'def'))).toEqual({ scripts: 2, index: 2, trips: 2 })
+    expect(await cost(() => site.append(urls[0], 0, 'abc'))).toEqual({ scripts: 4, index: 2, trips: 4 })
+    expect(await cost(() => site.append(urls[1], 0, 'def'))).toEqual({ scripts: 2, index: 2, trips: 2 })
   })
 })
 
@@ -184,13 +212,23 @@ async function warmSite({ tickMs = 600_000 } = {}) {
   await lock.release()
   const url = await site.create(3)
   const warm = (await site.server.engine.bytes.look(url.split('/').at(-1)!))!
-  const held = await locker.acquire(warm.head.id, { timeoutMs: 0 })
+  const held = await locker.acquire(warm.head.id, { timeoutMs: 1_000 })
   held.checkpoint!(warm)
   // Of five scripts each but the second acquisition was sent by its digest, and then as a whole.
   await expect.poll(async () => (await counts()).scripts).toBeGreaterThanOrEqual(9)
   await held.commitAndRelease!(warm)
   await site.send('DELETE', url)
   return { site, locker, records }
+}
+
+/** Another server wants an upload that nobody uses, and gives it back. */
+async function letGo(url: string): Promise<void> {
+  const connection = new RedisConnection({ url: redis.url })
+  const locker = new RedisLocker({ connection })
+  const lock = await locker.acquire(url.split('/').at(-1)!, { timeoutMs: 5_000 })
+  await lock.release()
+  await locker.close()
+  await connection.close()
 }
 
 /** A PATCH that has sent a byte, and holds its upload. */
