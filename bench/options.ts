@@ -25,7 +25,7 @@ export const usage = `Usage: npm run bench -- [...]
   --main                 the cases that tell most, in a quarter of the time
   --rounds 3             how often each server is measured in each case
   --size 2GiB            of the large upload
-  --seconds 2            of the cases that go on for a time
+  --seconds 2            of the cases that go on for a time, after so many others: --warm-up 5
   --clients 16           at once, where a case has many
   --slow 1000            slow uploads at once; --many 10000 very many
   --quick                one round and small sizes, to see that everything works
@@ -35,8 +35,8 @@ export const usage = `Usage: npm run bench -- [...]
   --write                put the report into bench/README.md
 `
 
-const usual = { rounds: '3', size: '2GiB', seconds: '2', clients: '16', slow: '1000', many: '10000' }
-const quick = { rounds: '1', size: '16MiB', seconds: '0.3', clients: '4', slow: '40', many: '80' }
+const usual = { rounds: '3', size: '2GiB', seconds: '2', 'warm-up': '5', clients: '16', slow: '1000', many: '10000' }
+const quick = { rounds: '1', size: '16MiB', seconds: '0.3', 'warm-up': '0.1', clients: '4', slow: '40', many: '80' }
 
 /** Throws with one sentence. */
 export function parseOptions(args: readonly string[]): Options & { list: boolean } {
@@ -48,6 +48,7 @@ export function parseOptions(args: readonly string[]): Options & { list: boolean
       rounds: { type: 'string' },
       size: { type: 'string' },
       seconds: { type: 'string' },
+      'warm-up': { type: 'string' },
       clients: { type: 'string' },
       slow: { type: 'string' },
       many: { type: 'string' },
@@ -72,8 +73,8 @@ export function parseOptions(args: readonly string[]): Options & { list: boolean
   }
   const warmUp = {
     ...scale,
-    bigBytes: Math.max(1, Math.floor(scale.bigBytes / 8)),
-    seconds: scale.seconds / 3,
+    bigBytes: Math.max(1, Math.floor(scale.bigBytes / 2)),
+    seconds: number('warm-up'),
   }
   const listed = (text: string | undefined) => text?.split(',').filter(Boolean)
   const { main, folder, disk, json, write, list, help } = values
