@@ -35,8 +35,24 @@ export const usage = `Usage: npm run bench -- [...]
   --write                put the report into bench/README.md
 `
 
-const usual = { rounds: '3', size: '2GiB', seconds: '2', 'warm-up': '5', clients: '16', slow: '1000', many: '10000' }
-const quick = { rounds: '1', size: '16MiB', seconds: '0.3', 'warm-up': '0.1', clients: '4', slow: '40', many: '80' }
+const usual = {
+  rounds: '3',
+  size: '2GiB',
+  seconds: '2',
+  'warm-up': '5',
+  clients: '16',
+  slow: '1000',
+  many: '10000',
+}
+const quick = {
+  rounds: '1',
+  size: '16MiB',
+  seconds: '0.3',
+  'warm-up': '0.1',
+  clients: '4',
+  slow: '40',
+  many: '80',
+}
 
 /** Throws with one sentence. */
 export function parseOptions(args: readonly string[]): Options & { list: boolean } {

@@ -1,7 +1,9 @@
 /** Hashes of bytes that pass by, in one pass, for those who asked. */
 import { createHash } from 'node:crypto'
 import { crc32 } from 'node:zlib'
-import type { Checksum } from '../protocol/messages.ts'
+import type { Appender } from '../../stores/contracts.ts'
+import { Refusal } from '../errors.ts'
+import type { Checksum, ExpectedChecksum } from '../protocol/messages.ts'
 
 export interface RunningDigest {
   update(bytes: Uint8Array): void
@@ -16,6 +18,25 @@ export function startDigest(algorithm: Checksum['algorithm']): RunningDigest {
     update: (bytes) => void hash.update(bytes),
     matches: (digest) => hash.digest().equals(digest),
   }
+}
+
+/**
+ * Refuses bytes of an upload, [start, end), that are not what they were said to be. A checksum before the body was computed
+ * on the way; one behind it needs the bytes a second time.
+ */
+export async function verifyChecksum(
+  expected: ExpectedChecksum,
+  computed: RunningDigest | undefined,
+  appender: Appender,
+  [start, end]: readonly [number, number],
+): Promise<void> {
+  const checksum = 'is' in expected ? expected.read() : expected
+  let digest = computed
+  if (digest === undefined) {
+    digest = startDigest(checksum.algorithm)
+    for await (const bytes of appender.read(start, end)) digest.update(bytes)
+  }
+  if (!digest.matches(checksum.digest)) throw new Refusal('checksum-mismatch', { offset: start })
 }
 
 /** As zip and gzip have it, written big-endian. */

@@ -7,9 +7,8 @@ import type { Adoption, Appender, Digest, Lock, RecordStore, UploadRecord } from
 import { StoreError } from '../../stores/contracts.ts'
 import type { Meter } from '../../stores/meter.ts'
 import { Refusal } from '../errors.ts'
-import type { ExpectedChecksum } from '../protocol/messages.ts'
 import { type Ended, Receiver, type ReceiverOptions, type StopReason } from './byte-path.ts'
-import { type RunningDigest, startDigest } from './digest.ts'
+import { type RunningDigest, startDigest, verifyChecksum } from './digest.ts'
 import type { EngineSettings } from './engine.ts'
 import type { EngineEvent } from './engine-event.ts'
 import { type Filled, type FillPlan, lengthOf, mayReachEnd } from './fill-plan.ts'
@@ -85,11 +84,13 @@ export class UploadHold {
   /** What another request left open, when it can be gone on with. */
   async goOn(): Promise<Appender | undefined> {
     const stayed = this.#stayed
-    if (stayed === undefined) return undefined
     this.#stayed = undefined
-    if (await stayed.goOn!().catch(() => false)) return stayed
-    await stayed.close()
-    return undefined
+    if (stayed === undefined) return undefined
+    const isGood = await stayed.goOn!().catch(() => false)
+    // Nobody waited for this to be put.
+    if (isGood) this.#record = stayed.record
+    else await stayed.close()
+    return isGood ? stayed : undefined
   }
 
   /** Takes over the files that this hold writes to, and closes. */
@@ -148,7 +149,8 @@ export class UploadHold {
     if (ended.why === 'stopped' && ended.reason === 'unwanted') return this.#filled(ended, appender.record)
     // What can not be verified is not kept: it stands behind the mark, and the next request writes over it.
     if (plan.checksum && ended.why !== 'complete') return this.#filled(ended, appender.record)
-    if (plan.checksum) await this.#verify(appender, plan, plan.checksum, ended.offset)
+    if (plan.checksum)
+      await verifyChecksum(plan.checksum, this.#digest, appender, [plan.offset, ended.offset])
     const hasMoved = ended.offset > plan.offset
     if (hasMoved) this.#context.meter.marks++
     if (ended.offset !== plan.length) {
@@ -253,17 +255,6 @@ export class UploadHold {
     if (ended.reason === 'displaced')
       this.#context.report({ is: 'displaced', id: this.id, offset: record.mark.offset })
     return { why: ended.reason, record }
-  }
-
-  /** A checksum before the body was computed on the way; one behind it needs the bytes a second time. */
-  async #verify(appender: Appender, plan: FillPlan, expected: ExpectedChecksum, end: number): Promise<void> {
-    const checksum = 'is' in expected ? expected.read() : expected
-    let digest = this.#digest
-    if (digest === undefined) {
-      digest = startDigest(checksum.algorithm)
-      for await (const bytes of appender.read(plan.offset, end)) digest.update(bytes)
-    }
-    if (!digest.matches(checksum.digest)) throw new Refusal('checksum-mismatch', { offset: plan.offset })
   }
 
   async #receive(appender: Appender, plan: FillPlan, request: UploadRequest): Promise<Ended> {

@@ -77,7 +77,7 @@ export class RunningHolds {
   async keepingNew(id: string): Promise<Keeping | undefined> {
     const rate = this.#warm.rates.made
     if (!this.#locker.locksStay || !rate.pays()) return undefined
-    const grip = new Grip(rate)
+    const grip = new Grip()
     const { signal } = this.#draining
     const lock = await asLockOrNothing(
       this.#locker.acquire(id, { timeoutMs: 0, signal, onWanted: grip.wanted }),
@@ -87,7 +87,7 @@ export class RunningHolds {
     let isKept = false
     return {
       keep: (appender) => {
-        isKept = this.#warm.keep(grip, appender)
+        isKept = this.#warm.keep(grip, appender, rate)
         return isKept
       },
       end: async () => {
@@ -104,7 +104,9 @@ export class RunningHolds {
   ): Promise<Outcome> {
     const { meter } = this.#context
     let grip: Grip | undefined
-    const keep = keeps ? (appender: Appender) => this.#warm.keep(grip!, appender) : undefined
+    const keep = keeps
+      ? (appender: Appender) => this.#warm.keep(grip!, appender, this.#warm.rates.begun)
+      : undefined
     const hold = new UploadHold(this.#context, id, keep)
     const place = this.#running.add(hold)
     meter.held = this.#running.size
@@ -115,6 +117,7 @@ export class RunningHolds {
       const { lock } = grip
       meter.locked(performance.now() - askedAt, lock.isTakeOver && stayed === undefined)
       hold.begin(lock, stayed)
+      if (grip.isWanted) hold.onWanted()
       if (this.draining.aborted) hold.drain()
       return await work(hold, lock)
     } finally {
@@ -133,7 +136,7 @@ export class RunningHolds {
   }
 
   async #acquire(id: string, hold: UploadHold, request: UploadRequest): Promise<Grip> {
-    const grip = new Grip(this.#warm.rates.begun, hold)
+    const grip = new Grip(hold)
     grip.lock = await this.lockerOf(request).acquire(id, this.waitOptions(request, grip.wanted))
     return grip
   }

@@ -16,16 +16,18 @@ const mostWarm = 256
 export class Grip {
   /** Set when it was had. */
   lock!: Lock
-  readonly #rate: ReturnRate
+  #rate: ReturnRate | undefined
   #hold: UploadHold | undefined
   #appender: Appender | undefined
   #isWanted = false
   #onWanted: (() => void) | undefined
 
-  /** `rate` is told whether somebody comes back for it. */
-  constructor(rate: ReturnRate, hold?: UploadHold) {
-    this.#rate = rate
+  constructor(hold?: UploadHold) {
     this.#hold = hold
+  }
+
+  get isWanted(): boolean {
+    return this.#isWanted
   }
 
   /** Whether it may stay when its request is done. */
@@ -36,22 +38,24 @@ export class Grip {
   /** Whose it is now. */
   give(hold: UploadHold): Appender | undefined {
     const appender = this.#appender
-    if (appender) this.#rate.came()
+    this.#rate?.came()
+    this.#rate = undefined
     this.#hold = hold
     this.#appender = this.#onWanted = undefined
     return appender
   }
 
-  /** It is nobody's; `onWanted` is called when somebody else wants it. */
-  stay(appender: Appender, onWanted: () => void): void {
+  /** It is nobody's; `rate` is told whether somebody comes back for it, and `onWanted` called when somebody else wants it. */
+  stay(appender: Appender, rate: ReturnRate, onWanted: () => void): void {
     this.#hold = undefined
+    this.#rate = rate
     this.#appender = appender
     this.#onWanted = onWanted
   }
 
-  /** As it stands on disk, while nobody has it. */
+  /** As it stands on disk, while nobody has it and it may be gone on with. */
   get record(): UploadRecord | undefined {
-    return this.#appender?.record
+    return this.mayStay && this.#appender?.mayStay ? this.#appender.record : undefined
   }
 
   /** For the locker. */
@@ -63,7 +67,7 @@ export class Grip {
 
   /** Lets go of what stayed. */
   async end(): Promise<void> {
-    this.#rate.stayedAway()
+    this.#rate?.stayedAway()
     await this.#appender?.close()
     await this.lock.release('unused')
   }
@@ -72,9 +76,9 @@ export class Grip {
 export class WarmUploads {
   /** Runs what lets go, so that a drain waits for it. */
   readonly #run: (end: () => Promise<void>) => void
-  /** Since the last look, and before it. */
   /** How many are sent to once they were made, and how many after a piece. */
   readonly rates = { made: new ReturnRate(), begun: new ReturnRate() }
+  /** Since the last look, and before it. */
   #young = new PassingMap<string, Grip>()
   #old = new PassingMap<string, Grip>()
   #timer: NodeJS.Timeout | undefined
@@ -85,10 +89,10 @@ export class WarmUploads {
   }
 
   /** Keeps an upload that nobody uses any more. False where its lock has to be given up. */
-  keep(grip: Grip, appender: Appender): boolean {
+  keep(grip: Grip, appender: Appender, rate: ReturnRate): boolean {
     if (this.#isClosed || !grip.mayStay) return false
     const { id } = grip.lock
-    grip.stay(appender, () => this.#end(this.take(id)))
+    grip.stay(appender, rate, () => this.#end(this.take(id)))
     if (this.#young.size >= mostWarm) this.#age()
     this.#young.set(id, grip)
     this.#timer ??= setInterval(() => this.#age(), stayMs).unref()
@@ -97,8 +101,7 @@ export class WarmUploads {
 
   /** As it stands on disk; undefined where it is not warm. */
   record(id: string): UploadRecord | undefined {
-    const grip = this.#young.get(id) ?? this.#old.get(id)
-    return grip?.mayStay ? grip.record : undefined
+    return (this.#young.get(id) ?? this.#old.get(id))?.record
   }
 
   /** Whoever takes it has it, and looks whether it may go on with it. */

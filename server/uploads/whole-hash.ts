@@ -3,7 +3,7 @@
  * the next; what it has not seen, because another process received it, is read from the store once, beside the body where
  * this request can finish the upload, else when one does. No upload is ever held in memory.
  *
- * A kept hash counts only for the very mark that it was kept with: whoever moved it meanwhile may have set it back.
+ * A kept hash counts only while nobody else has moved the mark that it was kept with: whoever did may have set it back.
  */
 import { createHash, type Hash } from 'node:crypto'
 import type { Appender, Digest, UploadRecord } from '../../stores/contracts.ts'
@@ -14,6 +14,12 @@ export type DigestPolicy = 'declared' | 'always' | 'never'
 
 /** Uploads of which one process keeps a hash; each is less than a kilobyte. */
 const mostKept = 4096
+
+/**
+ * As often may the mark have been written since: when the upload was let go of, and opened again. Whoever set it back and let it grow
+ * again has written it once more than that.
+ */
+const ownMarks = 2
 
 interface State {
   readonly hash: Hash
@@ -50,10 +56,9 @@ export class WholeHashes {
     if (algorithm === undefined) return undefined
     const kept = this.#kept.get(head.id)
     this.#kept.delete(head.id)
-    // Opening an upload writes its mark once.
     const isSame =
       kept?.generation === mark.generation &&
-      kept.sequence + 1 === mark.sequence &&
+      mark.sequence - kept.sequence <= ownMarks &&
       kept.offset <= mark.offset
     const state = isSame ? kept : { hash: createHash(names[algorithm]), offset: 0 }
     return new WholeHash(algorithm, state, appender)

@@ -12,7 +12,7 @@ import { Batch, type LockReply, type LockRequest } from './lock-messages.ts'
 
 /**
  * A process may have kept what it does not use: it gets this long to say so, however short the patience of who waits is. Who
- * does not wait at all asks for no upload, and other things are not kept.
+ * does not wait at all wants nothing that somebody may have kept.
  */
 const leastPatienceMs = 100
 

@@ -81,7 +81,8 @@ export class Checkpoints {
       connection.news.feed.tell({ is: 'put', record })
       onReply(lock, reply)
     } catch {
-      // The connection says by itself that it is away; anything else is told by the commit.
+      // The connection says by itself that it is away. Of an upload that stays open there is no commit that would put it right.
+      if (lock.isHeld() && !this.#waiting.has(lock)) this.add(lock, record, expiresAt)
     }
   }
 }

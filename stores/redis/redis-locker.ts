@@ -39,6 +39,8 @@ const FENCE_KEPT_MS = 3_600_000
 const ASK_AGAIN_MS = 1_000
 /** Renewals are this frequent at least, because they carry wishes whose messages were lost. */
 const TICK_MAX_MS = 1_000
+/** A wait is not shorter, however short the patience of who waits is. */
+const LEAST_PATIENCE_MS = 100
 /** Who takes a lock so soon after a holder was asked for it has taken it over, and may be fought for it. */
 const REMEMBERED_MS = 1_000
 
@@ -191,7 +193,9 @@ export class RedisLocker implements Locker, TusLocker {
     turn: Turn,
     options: WaitOptions,
   ): Promise<Taken | undefined> {
-    const deadlineMs = this.#clock().monotonicMs + options.timeoutMs
+    // Who has it, and does not use it, gets time to say so; who does not wait at all wants nothing that is kept.
+    const patienceMs = options.timeoutMs > 0 ? Math.max(options.timeoutMs, LEAST_PATIENCE_MS) : 0
+    const deadlineMs = this.#clock().monotonicMs + patienceMs
     let awaited = ''
     for (;;) {
       const sentAt = this.#clock()

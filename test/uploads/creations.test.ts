@@ -27,13 +27,12 @@ function watchedLocker() {
   return { locker, acquire: vi.spyOn(locker, 'acquire') }
 }
 
-it('one without bytes asks for no lock, expires, is in the records, and goes on like any other', async () => {
+it('one without bytes is locked once, for its first bytes too, expires, is in the records, and goes on like any other', async () => {
   const { locker, acquire } = watchedLocker()
   const settings = { expiry: { afterMs: 60_000, mode: 'sliding' as const } }
   const { engine } = await startEngine(await temporaryFolder(), { locker, audiences: [], settings })
   const outcome = await engine.create(create, request())
   if (outcome.is !== 'created') throw new Error(`it was ${outcome.is}`)
-  expect(acquire).not.toHaveBeenCalled()
   const { record, expiresAt } = outcome
   expect(expiresAt).toBe(record.mark.movedAt + 60_000)
   expect(await engine.records!.get(record.head.id)).toMatchObject({ head: record.head, mark: { offset: 0 } })
@@ -41,6 +40,7 @@ it('one without bytes asks for no lock, expires, is in the records, and goes on 
   expect(await engine.bytes.look(record.head.id)).toEqual(record)
   expect(await append(engine, record.head.id, 0, 'hello')).toMatchObject({ is: 'appended' })
   expect((await engine.bytes.look(record.head.id))?.mark).toMatchObject({ state: 'finished', offset: 5 })
+  expect(acquire).toHaveBeenCalledOnce()
 })
 
 it.each<[string, Parameters<typeof startEngine>[1], Partial<CreateCommand>, Parameters<typeof request>[1]]>([

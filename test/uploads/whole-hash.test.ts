@@ -1,10 +1,12 @@
 import { createHash } from 'node:crypto'
 import { truncate } from 'node:fs/promises'
 import { PassThrough } from 'node:stream'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { WholeHashes } from '../../server/uploads/whole-hash.ts'
 import type { Appender, Digest } from '../../stores/contracts.ts'
+import { FileAppender } from '../../stores/file/file-appender.ts'
 import { FileBytes } from '../../stores/file/file-bytes.ts'
+import { LocalLocker } from '../../stores/local/local-locker.ts'
 import { request, startEngine } from '../support/engine.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { randomBytes } from '../support/random-file.ts'
@@ -129,33 +131,40 @@ describe('the hash of a whole upload', () => {
   })
 })
 
-it('an upload in two requests is verified, and its record tells the digest', async () => {
-  const directory = await temporaryFolder()
-  const bytes = randomBytes('displaced', 2 * MiB)
-  const { engine } = await startEngine(directory)
-  const created = await engine.create(
-    {
-      ...{ do: 'create', length: bytes.length, metadata: undefined, isBytes: false, hasBody: false },
-      ...{ contentLength: 0, checksum: undefined, digest: digestOf(bytes) },
-    },
-    request(),
-  )
-  if (created.is !== 'created') throw new Error(created.is)
-  const { id } = created.record.head
-  const append = (offset: number, body: PassThrough) =>
-    engine.append(
-      { do: 'append', id, offset, length: undefined, contentLength: undefined, checksum: undefined },
-      request(body),
+it.each([
+  ['stays open between them', false],
+  ['is let go of and opened again between them', true],
+])(
+  'an upload in four requests that %s is verified, read back by none, and its record tells the digest',
+  async (_, isLetGo) => {
+    const directory = await temporaryFolder()
+    const bytes = randomBytes('displaced', 2 * MiB)
+    const locker = new LocalLocker()
+    const { engine } = await startEngine(directory, { locker })
+    const created = await engine.create(
+      {
+        ...{ do: 'create', length: bytes.length, metadata: undefined, isBytes: false, hasBody: false },
+        ...{ contentLength: 0, checksum: undefined, digest: digestOf(bytes) },
+      },
+      request(),
     )
-  const half = new PassThrough()
-  const first = append(0, half)
-  half.end(bytes.subarray(0, MiB))
-  expect(await first).toMatchObject({ is: 'appended' })
-  const rest = new PassThrough()
-  const second = append(MiB, rest)
-  rest.end(bytes.subarray(MiB))
-  expect(await second).toMatchObject({
-    is: 'appended',
-    record: { mark: { state: 'finished', digest: digestOf(bytes) } },
-  })
-})
+    if (created.is !== 'created') throw new Error(created.is)
+    const { id } = created.record.head
+    const read = vi.spyOn(FileAppender.prototype, 'read')
+    onTestFinished(() => read.mockRestore())
+    let outcome: unknown
+    for (let offset = 0; offset < bytes.length; offset += MiB / 2) {
+      const body = new PassThrough()
+      const appending = engine.append(
+        { do: 'append', id, offset, length: undefined, contentLength: undefined, checksum: undefined },
+        request(body),
+      )
+      body.end(bytes.subarray(offset, offset + MiB / 2))
+      outcome = await appending
+      expect(outcome).toMatchObject({ is: 'appended' })
+      if (isLetGo) await (await locker.acquire(id, { timeoutMs: 1000 })).release()
+    }
+    expect(outcome).toMatchObject({ record: { mark: { state: 'finished', digest: digestOf(bytes) } } })
+    expect(read).not.toHaveBeenCalled()
+  },
+)

@@ -5,7 +5,7 @@
 -- KEYS 1 lock    hash  token, fence, holder, channel, wanted
 --      2 wait    hash  token, channel of the newest waiter
 --      3 fence   hash  last (fence that was given out), askedAt (when a holder was asked to release, in milliseconds),
---                      before (askedAt before this holder was asked), unused (token of a holder that did not use its lock)
+--                      before (askedAt before this holder was asked; 0 for never), unused (token of a holder that did not use its lock)
 -- ARGV 1 token         random, of this acquisition
 --      2 holder        identity of the caller's process
 --      3 channel       of the caller's process
@@ -29,7 +29,7 @@ local time = redis.call('TIME')
 local nowMs = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local hasAwaited = ARGV[6] ~= '' and ARGV[6] ~= past[3]
 local isTakeOver = 0
-if hasAwaited or nowMs - (tonumber(past[2] or '') or 0) < tonumber(ARGV[8]) then isTakeOver = 1 end
+if hasAwaited or nowMs - tonumber(past[2] or '0') < tonumber(ARGV[8]) then isTakeOver = 1 end
 
 local function noteAsked()
   redis.call('HSET', KEYS[3], 'askedAt', string.format('%.0f', nowMs))
@@ -60,7 +60,7 @@ if held[1] then
   redis.call('HSET', KEYS[2], 'token', ARGV[1], 'channel', ARGV[3])
   redis.call('PEXPIRE', KEYS[2], ARGV[5])
   redis.call('HSET', KEYS[1], 'wanted', '1')
-  if not held[5] then redis.call('HSET', KEYS[3], 'before', past[2] or '') end
+  if not held[5] then redis.call('HSET', KEYS[3], 'before', past[2] or '0') end
   noteAsked()
   redis.call('PUBLISH', held[4], 'wanted ' .. held[1] .. ' ' .. ARGV[10])
   return { 'busy', held[1], held[3], redis.call('PTTL', KEYS[1]) }

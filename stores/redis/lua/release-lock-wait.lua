@@ -15,7 +15,7 @@ if waiter[1] == ARGV[1] then
 end
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
 if ARGV[2] == 'unused' and redis.call('HEXISTS', KEYS[1], 'wanted') == 1 then
-  redis.call('HSET', KEYS[3], 'askedAt', redis.call('HGET', KEYS[3], 'before') or '', 'unused', ARGV[1])
+  redis.call('HSET', KEYS[3], 'askedAt', redis.call('HGET', KEYS[3], 'before') or '0', 'unused', ARGV[1])
 end
 redis.call('DEL', KEYS[1])
 if waiter[1] then redis.call('PUBLISH', waiter[2], 'free ' .. waiter[1]) end
