@@ -25,7 +25,7 @@ export const usage = `Usage: npm run bench -- [...]
   --main                 the cases that tell most, in a quarter of the time
   --rounds 3             how often each server is measured in each case
   --size 2GiB            of the large upload
-  --seconds 2            of the cases that go on for a time, after so many others: --warm-up 5
+  --seconds 2            of the cases that go on for a time, after so many others: --warm-up 10
   --clients 16           at once, where a case has many
   --slow 1000            slow uploads at once; --many 10000 very many
   --quick                one round and small sizes, to see that everything works
@@ -39,7 +39,7 @@ const usual = {
   rounds: '3',
   size: '2GiB',
   seconds: '2',
-  'warm-up': '5',
+  'warm-up': '10',
   clients: '16',
   slow: '1000',
   many: '10000',
