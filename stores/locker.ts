@@ -24,6 +24,17 @@ export interface Locker {
   start(): Promise<void>
   close(): Promise<void>
   acquire(id: string, options: AcquireOptions): Promise<Lock>
+  /**
+   * Where locker and records share a server: puts the record of a new upload, and takes its lock, in one step. Undefined when
+   * anything is known of it there already; then nothing was done. Waits for nobody; fails as `acquire`.
+   */
+  readonly acquireNew?:
+    | ((
+        record: UploadRecord,
+        expiresAt: number | undefined,
+        options: AcquireOptions,
+      ) => Promise<Lock | undefined>)
+    | undefined
   /** For questions: what was acknowledged is on disk, and nobody is about to add to it. */
   untilFree(id: string, options: WaitOptions): Promise<boolean>
 }

@@ -56,8 +56,11 @@ export class Lockers implements Locker {
   }
 
   get locksStay(): boolean {
-    const [only, ...more] = this.#known.values()
-    return more.length === 0 && only?.locker.locksStay === true
+    return this.#only?.locksStay === true
+  }
+
+  get acquireNew(): Locker['acquireNew'] {
+    return this.#only?.acquireNew?.bind(this.#only)
   }
 
   async start(): Promise<void> {
@@ -90,6 +93,12 @@ export class Lockers implements Locker {
     let hadToWait = false
     for (const { locker } of this.#inUse()) if (await locker.untilFree(id, options)) hadToWait = true
     return hadToWait
+  }
+
+  /** Where no second one is in use. */
+  get #only(): Locker | undefined {
+    const [first, ...more] = this.#known.values()
+    return more.length === 0 ? first?.locker : undefined
   }
 
   #inUse(): [Known, ...Known[]] {

@@ -16,7 +16,7 @@ import type { EngineEvent } from './engine-event.ts'
 import type { Lifetime } from './lifetime.ts'
 import type { Quotas } from './quotas.ts'
 import { newRecord } from './rules.ts'
-import type { RunningHolds } from './running-holds.ts'
+import type { Keeping, RunningHolds } from './running-holds.ts'
 import type { Teller } from './teller.ts'
 import type { UploadRequest } from './upload-request.ts'
 
@@ -28,7 +28,7 @@ export interface AtOnceParts {
   readonly meter: Meter
   readonly report: (event: EngineEvent) => void
   readonly lifetime: Pick<Lifetime, 'takeBack'>
-  readonly holds: Pick<RunningHolds, 'keepingNew'>
+  readonly holds: Pick<RunningHolds, 'keepingNew' | 'putsNew'>
 }
 
 /** Undefined where it has to be done step by step; then nothing was done. */
@@ -74,21 +74,14 @@ export function bringsNothing(
  * `expiresAt` in milliseconds since the epoch.
  */
 export async function createEmpty(
-  { bytes, records, meter, report, lifetime, holds }: AtOnceParts,
+  parts: AtOnceParts,
   head: UploadHead,
   length: number | undefined,
   expiresAt: (record: UploadRecord) => number | undefined,
 ): Promise<UploadRecord> {
-  const { id } = head
+  const { bytes, meter, lifetime } = parts
   const draft = newRecord(head, length)
-  // Together: both may have to be asked of Redis, in one write.
-  const putting = putDraft({ records, report }, draft, expiresAt(draft))
-  const keeping = bytes.keepsOpen && head.dialect === 'tus' ? await holds.keepingNew(id) : undefined
-  const unavailable = await putting
-  if (unavailable) {
-    await keeping?.end()
-    throw unavailable
-  }
+  const keeping = await announce(parts, draft, expiresAt(draft))
   try {
     const record = await bytes.createEmpty!(head, length, keeping?.keep)
     meter.created++
@@ -97,9 +90,27 @@ export async function createEmpty(
   } catch (error) {
     await keeping?.end()
     const isOfAnother = error instanceof StoreError && error.code === 'exists'
-    if (!isOfAnother) await lifetime.takeBack(id)
+    if (!isOfAnother) await lifetime.takeBack(head.id)
     throw error
   }
+}
+
+/** Puts the record, and takes the lock where the upload is to stay open: in one step, or else side by side. */
+async function announce(
+  parts: AtOnceParts,
+  draft: UploadRecord,
+  expiresAt: number | undefined,
+): Promise<Keeping | undefined> {
+  const { bytes, holds } = parts
+  const mayStay = bytes.keepsOpen && draft.head.dialect === 'tus'
+  const isOneStep = mayStay && holds.putsNew
+  const putting = isOneStep ? undefined : putDraft(parts, draft, expiresAt)
+  const keeping = mayStay ? await holds.keepingNew(draft, expiresAt) : undefined
+  if (isOneStep && keeping) return keeping
+  const unavailable = await (putting ?? putDraft(parts, draft, expiresAt))
+  if (unavailable === undefined) return keeping
+  await keeping?.end()
+  throw unavailable
 }
 
 /** Returns why nothing is to be made; any other failure is put right later. */

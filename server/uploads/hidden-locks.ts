@@ -13,7 +13,7 @@ export const assemblyLock = (id: string): string => `${id}/.assembly`
 
 /** Undefined when the lock can not be had: somebody else has it, or this server is being stopped. */
 export async function asLockOrNothing(
-  acquiring: Promise<Lock>,
+  acquiring: Promise<Lock | undefined>,
   { failsWith }: { failsWith?: LockErrorCode } = {},
 ): Promise<Lock | undefined> {
   try {

@@ -15,7 +15,7 @@ type Waiter = Pick<UploadRequest, 'signal' | 'isGone'>
 /** What is done with an upload that is held. */
 type Work = (hold: UploadHold, lock: Lock) => Promise<Outcome>
 /** Keeps a new upload open. */
-interface Keeping {
+export interface Keeping {
   keep(appender: Appender): boolean
   end(): Promise<void>
 }
@@ -70,17 +70,22 @@ export class RunningHolds {
     return this.#holding(id, request, work, { goesOn: true, keeps: this.#warm.rates.begun.pays() })
   }
 
+  /** Whether `keepingNew` puts the record too, in the same step. */
+  get putsNew(): boolean {
+    return this.#locker.acquireNew !== undefined
+  }
+
   /**
    * For a new upload that is to stay open for its first bytes; undefined where that does not pay, or its lock can not be
-   * had. `keep` keeps it; `end` is to be called in any case.
+   * had, and then nothing was put. `keep` keeps it; `end` is to be called in any case.
    */
-  async keepingNew(id: string): Promise<Keeping | undefined> {
+  async keepingNew(draft: UploadRecord, expiresAt: number | undefined): Promise<Keeping | undefined> {
     const rate = this.#warm.rates.made
     if (!this.#locker.locksStay || !rate.pays()) return undefined
     const grip = new Grip()
-    const { signal } = this.#draining
+    const options = { timeoutMs: 0, signal: this.#draining.signal, onWanted: grip.wanted }
     const lock = await asLockOrNothing(
-      this.#locker.acquire(id, { timeoutMs: 0, signal, onWanted: grip.wanted }),
+      this.#locker.acquireNew?.(draft, expiresAt, options) ?? this.#locker.acquire(draft.head.id, options),
     )
     if (lock === undefined) return undefined
     grip.lock = lock

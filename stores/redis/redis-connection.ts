@@ -9,6 +9,7 @@
 import type { Redis, RedisOptions } from 'ioredis'
 import type { Meter, Spread } from '../meter.ts'
 import { IndexHints } from './index-hints.ts'
+import { KeyQuestions } from './key-questions.ts'
 import { Keys } from './keys.ts'
 import type { ClientOptions } from './redis-client.ts'
 import { RedisCluster } from './redis-cluster.ts'
@@ -70,6 +71,7 @@ export class RedisConnection {
   #hasMetAll = false
   #isAvailable = false
   readonly #hints = new IndexHints()
+  readonly #questions = new KeyQuestions()
   /** Connections whose commands are held back until the end of this turn. */
   #heldBack: (Redis['stream'] | undefined)[] | undefined
   #warnedOfEviction = false
@@ -173,8 +175,14 @@ export class RedisConnection {
 
   #sendHeldBack(): void {
     this.#hints.send((command) => this.run(command))
+    this.#questions.send((command) => this.run(command), this.#target.is !== 'cluster')
     for (const stream of this.#heldBack ?? []) stream?.uncork()
     this.#heldBack = undefined
+  }
+
+  /** Whether a key exists. Asked at the end of this turn, with all others; fails as `run` does. */
+  exists(key: string): Promise<boolean> {
+    return this.batch(() => this.#questions.ask(key))
   }
 
   /** Sends an entry of an index at the end of this turn, with all others; without a score it is taken out. Never fails. */

@@ -15,7 +15,7 @@ import { decodeIdentity, encodeIdentity, isProvablyDead, ownIdentity } from '../
 import { newTusLock } from '../tus-lock.ts'
 import { Checkpoints } from './checkpoints.ts'
 import { type Clock, Lease, type Moment, systemClock } from './lease.ts'
-import { putArgs, putWithHints } from './record-codec.ts'
+import { putArgs, putHints, putWithHints } from './record-codec.ts'
 import { type RedisConnection, RedisFailure } from './redis-connection.ts'
 import { type LockHome, RedisLock } from './redis-lock.ts'
 import { scripts } from './scripts.ts'
@@ -130,20 +130,29 @@ export class RedisLocker implements Locker, TusLocker {
 
   async acquire(id: string, options: AcquireOptions): Promise<Lock> {
     return await this.#enter(options, async (token, turn) => {
-      const { sentAt, ...given } = (await this.#wait(id, 'lock', token, turn, options)) as Taken
-      const lease = new Lease(this.#clock, sentAt, this.leaseMs, this.leaseMs / 10)
-      const of = { id, token, lease, ...given }
-      return await this.#hold(new RedisLock(this.#home, of, options.onWanted), turn)
+      const taken = (await this.#wait(id, 'lock', token, turn, options)) as Taken
+      return await this.#hold(id, token, taken, turn, options)
+    })
+  }
+
+  async acquireNew(
+    record: UploadRecord,
+    expiresAt: number | undefined,
+    options: AcquireOptions,
+  ): Promise<Lock | undefined> {
+    return await this.#enter(options, async (token, turn) => {
+      const taken = await this.#putAndTake(record, expiresAt, token)
+      return taken && (await this.#hold(record.head.id, token, taken, turn, options))
     })
   }
 
   async untilFree(id: string, options: WaitOptions): Promise<boolean> {
-    return await this.#enter(options, async (token, turn) => {
-      // Nearly always nobody holds it, and a question without a script is the cheapest one.
-      const isHeld = await this.#isHeld(id)
-      if (isHeld) await this.#wait(id, 'free', token, turn, options)
-      return isHeld
-    })
+    refuseAborted(options)
+    if (!this.isReady) await this.#requireStarted()
+    // Nearly always nobody holds it, and a question without a script is the cheapest one.
+    if (!(await this.#isHeld(id))) return false
+    await this.#enter(options, (token, turn) => this.#wait(id, 'free', token, turn, options))
+    return true
   }
 
   /** The @tus/utils form of the same lock. */
@@ -225,9 +234,7 @@ export class RedisLocker implements Locker, TusLocker {
 
   async #isHeld(id: string): Promise<boolean> {
     try {
-      const { keys } = this.#connection
-      const ask = () => this.#connection.run((redis) => redis.exists(keys.lock(id)))
-      return (await this.#connection.batch(ask)) === 1
+      return await this.#connection.exists(this.#connection.keys.lock(id))
     } catch (error) {
       throw lockError('unavailable', error)
     }
@@ -243,13 +250,44 @@ export class RedisLocker implements Locker, TusLocker {
         [token, this.#holder, this.#channel, this.leaseMs, 3 * ASK_AGAIN_MS, awaited, ...times, wish, id],
       )) as Reply
     } catch (error) {
-      const mayHaveRun = !(error instanceof RedisFailure) || error.mayHaveRun
-      if (mayHaveRun || awaited !== '') void this.#upkeep.release(id, token, { isUncertain: mayHaveRun })
-      throw lockError('unavailable', error)
+      throw this.#mayHaveTaken(id, token, error, awaited !== '')
     }
   }
 
-  async #hold(lock: RedisLock, turn: Turn): Promise<Lock> {
+  /** A command that failed: what it may have taken all the same, or `isWaiting` for, is given back. */
+  #mayHaveTaken(id: string, token: string, error: unknown, isWaiting = false): Error {
+    const mayHaveRun = !(error instanceof RedisFailure) || error.mayHaveRun
+    if (mayHaveRun || isWaiting) void this.#upkeep.release(id, token, { isUncertain: mayHaveRun })
+    return lockError('unavailable', error)
+  }
+
+  async #putAndTake(
+    record: UploadRecord,
+    expiresAt: number | undefined,
+    token: string,
+  ): Promise<Taken | undefined> {
+    const { id } = record.head
+    const { keys, news } = this.#connection
+    const all = [keys.record(id), keys.lock(id), keys.wait(id), keys.fence(id)]
+    const args = [token, this.#holder, this.#channel, this.leaseMs, FENCE_KEPT_MS]
+    const sentAt = this.#clock()
+    try {
+      const fence = await this.#connection.batch(() => {
+        putHints(this.#connection, record, expiresAt)
+        return this.#connection.runScript(scripts.acquireNew, all, [...putArgs(record, expiresAt), ...args])
+      })
+      if (fence === null) return undefined
+      news.feed.tell({ is: 'put', record })
+      return { sentAt, fence: Number(fence), isTakeOver: false }
+    } catch (error) {
+      throw this.#mayHaveTaken(id, token, error)
+    }
+  }
+
+  async #hold(id: string, token: string, taken: Taken, turn: Turn, options: AcquireOptions): Promise<Lock> {
+    const { sentAt, ...given } = taken
+    const lease = new Lease(this.#clock, sentAt, this.leaseMs, this.leaseMs / 10)
+    const lock = new RedisLock(this.#home, { id, token, lease, ...given }, options.onWanted)
     if (turn.isEnded('aborted') || turn.isEnded('closed')) {
       await lock.release()
       throw lockError(turn.isEnded('aborted') ? 'aborted' : 'unavailable')

@@ -15,6 +15,7 @@ export interface Script {
 
 export const scripts = {
   acquire: load('acquire-lock-wait-fence'),
+  acquireNew: load('put-record-acquire-lock-wait-fence'),
   renew: load('renew-lock'),
   release: load('release-lock-wait'),
   putRecord: load('put-record'),

@@ -342,9 +342,9 @@ export function describeLocker(name: string, start: () => Promise<LockerUnderTes
 }
 
 /** The code with which it failed; undefined when the lock was had, which then is given back. */
-export async function failure(acquisition: Promise<Lock>): Promise<LockErrorCode | undefined> {
+export async function failure(acquisition: Promise<Lock | undefined>): Promise<LockErrorCode | undefined> {
   try {
-    await (await acquisition).release()
+    await (await acquisition)?.release()
     return undefined
   } catch (error) {
     return (error as { code: LockErrorCode }).code

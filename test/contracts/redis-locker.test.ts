@@ -8,6 +8,7 @@ import { RedisRecords } from '../../stores/redis/redis-records.ts'
 import { type Child, startChild, stopChild } from '../support/child.ts'
 import { deferred } from '../support/deferred.ts'
 import { type RedisServer, startRedis } from '../support/redis.ts'
+import { describeAcquireNew } from './acquire-new-contract.ts'
 import { failure } from './locker-contract.ts'
 import { record } from './records-contract.ts'
 
@@ -267,6 +268,38 @@ describe('a lock in Redis', () => {
     await redis.command('HSET', 't:wait:{u}', 'channel', 't:to:nobody')
     await lock.release()
     await (await waiting).release()
+  })
+})
+
+describeAcquireNew('RedisLocker', async () => {
+  const serverOf = async () => {
+    const { connection, locker } = await server()
+    const records = new RedisRecords({ connection })
+    await records.start()
+    return { locker, records }
+  }
+  // What it started ends with its test.
+  return { servers: [await serverOf(), await serverOf()], stop: async () => {} }
+})
+
+describe('the lock of a new upload in Redis', () => {
+  it('costs one script', async () => {
+    const { connection, locker } = await server()
+    await (await locker.acquireNew!(record('warm'), undefined, { timeoutMs: 0 }))!.release()
+    const before = await counts(connection)
+    await locker.acquireNew!(record('u'), 5, { timeoutMs: 0 })
+    const after = await counts(connection)
+    expect([after.evalsha! - before.evalsha!, after.eval! - before.eval!]).toEqual([1, 0])
+  })
+
+  it('is not left behind when nobody learned of it', async () => {
+    const { locker } = await server({ leaseMs: 600_000, commandTimeoutMs: 100, tickMs: 100 })
+    const other = await server()
+    await (await locker.acquireNew!(record('warm'), undefined, { timeoutMs: 0 }))!.release()
+    process.kill(redis.pid, 'SIGSTOP')
+    expect(await failure(locker.acquireNew!(record('u'), 5, { timeoutMs: 0 }))).toBe('unavailable')
+    process.kill(redis.pid, 'SIGCONT')
+    await (await other.locker.acquire('u', wait)).release()
   })
 })
 

@@ -13,6 +13,7 @@ import { makeFolder } from '../support/folder.ts'
 import { freePort } from '../support/free-port.ts'
 import { type RedisServer, startRedis } from '../support/redis.ts'
 import { startCluster, startSentinels } from '../support/redis-topologies.ts'
+import { describeAcquireNew } from './acquire-new-contract.ts'
 import { describeLedger } from './ledger-contract.ts'
 import { countAsked, describeLocker } from './locker-contract.ts'
 import { describeRecords } from './records-contract.ts'
@@ -71,6 +72,27 @@ describe.each<[string, () => Promise<Topology>]>([
       },
       async stop() {
         for (const locker of lockers) await locker.close()
+        for (const connection of connections) await connection.close()
+        await empty()
+      },
+    }
+  })
+
+  describeAcquireNew(`RedisLocker, ${name}`, async () => {
+    const connections = [connect(), connect()] as const
+    const serverOf = (connection: RedisConnection) => ({
+      locker: new RedisLocker({ connection }),
+      records: new RedisRecords({ connection }),
+    })
+    const servers = [serverOf(connections[0]), serverOf(connections[1])] as const
+    for (const { locker, records } of servers) {
+      await locker.start()
+      await records.start()
+    }
+    return {
+      servers,
+      async stop() {
+        for (const { locker } of servers) await locker.close()
         for (const connection of connections) await connection.close()
         await empty()
       },

@@ -3,7 +3,7 @@
 import { rm } from 'node:fs/promises'
 import { expect, it, vi } from 'vitest'
 import type { CreateCommand } from '../../server/protocol/messages.ts'
-import { StoreError } from '../../stores/contracts.ts'
+import { LockError, type Locker, StoreError } from '../../stores/contracts.ts'
 import { FileBytes } from '../../stores/file/file-bytes.ts'
 import { LmdbRecords } from '../../stores/local/lmdb-records.ts'
 import { LocalLocker } from '../../stores/local/local-locker.ts'
@@ -41,6 +41,43 @@ it('one without bytes is locked once, for its first bytes too, expires, is in th
   expect(await append(engine, record.head.id, 0, 'hello')).toMatchObject({ is: 'appended' })
   expect((await engine.bytes.look(record.head.id))?.mark).toMatchObject({ state: 'finished', offset: 5 })
   expect(acquire).toHaveBeenCalledOnce()
+})
+
+it('one whose record is put by its locker puts it once; and by itself where the locker did nothing, or failed', async () => {
+  const directory = await temporaryFolder()
+  const records = new LmdbRecords({ directory: `${directory}/.tidemark` })
+  const put = vi.spyOn(records, 'put')
+  const locker = new LocalLocker()
+  const acquire = vi.spyOn(locker, 'acquire')
+  const steps: NonNullable<Locker['acquireNew']>[] = [
+    async (record, _, options) => locker.acquire(record.head.id, options),
+    async () => undefined,
+    async () => Promise.reject(new LockError('unavailable', 'away')),
+  ]
+  const both = Object.assign(locker, {
+    acquireNew: vi.fn((...of: Parameters<(typeof steps)[0]>) => steps.shift()!(...of)),
+  })
+  const settings = { expiry: { afterMs: 60_000, mode: 'sliding' as const } }
+  const { engine } = await startEngine(directory, { locker: both, records, audiences: [], settings })
+  for (const [puts, locks] of [
+    [0, 1],
+    [1, 0],
+    [1, 0],
+  ]) {
+    put.mockClear()
+    acquire.mockClear()
+    const outcome = await engine.create(create, request())
+    if (outcome.is !== 'created') throw new Error(`it was ${outcome.is}`)
+    const { head } = outcome.record
+    const [draft, expiresAt] = both.acquireNew.mock.lastCall!
+    expect([draft.head, expiresAt]).toEqual([head, draft.mark.movedAt + 60_000])
+    expect([put.mock.calls.length, acquire.mock.calls.length]).toEqual([puts, locks])
+    expect(await append(engine, head.id, 0, 'hello')).toMatchObject({ is: 'appended' })
+    expect((await records.get(head.id))?.mark).toMatchObject({ state: 'finished' })
+    // Only what is open needs no lock of its own for its bytes.
+    expect(acquire).toHaveBeenCalledOnce()
+  }
+  expect(steps).toEqual([])
 })
 
 it.each<[string, Parameters<typeof startEngine>[1], Partial<CreateCommand>, Parameters<typeof request>[1]]>([

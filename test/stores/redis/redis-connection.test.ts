@@ -152,6 +152,22 @@ it('a primary that wants a replica and has none refuses for a passing reason', a
   expect(connection.isAvailable).toBe(true)
 })
 
+it('is asked at a time whether keys exist, and says it of each', async () => {
+  const redis = await startRedis()
+  onTestFinished(() => redis.stop())
+  const { connection } = await connected(redis.url)
+  await connection.run((client) => client.mset('a', 1, 'b', 1))
+  const ask = (...keys: string[]) => Promise.all(keys.map((key) => connection.exists(key)))
+  expect(await ask('a', 'b', 'a')).toEqual([true, true, true])
+  expect(await ask('x', 'y')).toEqual([false, false])
+  expect(await ask('a', 'x', 'b', 'y', 'x')).toEqual([true, false, true, false, false])
+  expect(await ask()).toEqual([])
+  await redis.kill()
+  const answers = await Promise.allSettled(['a', 'x'].map((key) => connection.exists(key)))
+  for (const { status, ...failed } of answers)
+    expect([status, failed]).toMatchObject(['rejected', { reason: { code: 'unavailable' } }])
+})
+
 describe('a Cluster', () => {
   let cluster: Cluster
   beforeEach(() => cluster.untilWell())
@@ -249,6 +265,8 @@ describe('a Cluster', () => {
       Promise.all(numbers.map((n) => connection.run((redis) => redis.get(`batch${n}`)))),
     )
     expect(await read).toEqual(numbers.map(String))
+    const asked = numbers.flatMap((n) => [connection.exists(`batch${n}`), connection.exists(`none${n}`)])
+    expect(await Promise.all(asked)).toEqual(numbers.flatMap(() => [true, false]))
   })
 })
 
