@@ -12,14 +12,12 @@ export const eventsLock = (id: string): string => `${id}/.events`
 export const assemblyLock = (id: string): string => `${id}/.assembly`
 
 /** Undefined when the lock can not be had: somebody else has it, or this server is being stopped. */
-export async function asLockOrNothing(
+export function asLockOrNothing(
   acquiring: Promise<Lock | undefined>,
   { failsWith }: { failsWith?: LockErrorCode } = {},
 ): Promise<Lock | undefined> {
-  try {
-    return await acquiring
-  } catch (error) {
+  return acquiring.catch((error: unknown) => {
     if (error instanceof LockError && error.code !== failsWith) return undefined
     throw error
-  }
+  })
 }
